@@ -1,0 +1,71 @@
+"""The contract of an optimizer: decide, apply, fold.
+
+`decide` chooses the next event and never changes the optimizer; `apply` is the only change and
+makes no choice. A run is resumed by applying its recorded events to a fresh optimizer, so no
+optimizer state is ever serialised and no decision is taken twice. `tests/contract` holds every
+registered optimizer to this.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from fractopt.space import Space
+from fractopt.trial import Event, Recorded
+
+# The first word of each seed sequence's spawn key: what the stream of random numbers is for.
+STEP, TRIAL, DESIGN = 0, 1, 2
+
+
+class Optimizer(Protocol):
+    """One search algorithm on the unit cube; it minimises.
+
+    `observes` says whether points it did not ask for are used (`Observed`) or ignored. `Settings`
+    is a frozen dataclass. An optimizer is made from (space, seed, settings) alone; the first event
+    it sees is always `Budget`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    observes: ClassVar[bool]
+    Settings: ClassVar[type[Any]]
+
+    def __init__(self, space: Space, seed: int, settings: Any) -> None: ...
+
+    @classmethod
+    def supports(cls, space: Space) -> str | None:
+        """The reason why this space cannot be searched, or None. Never a silent fallback."""
+        ...
+
+    def decide(self, n: int, rng: np.random.Generator) -> Recorded | None:
+        """The next event: up to `n` points, a change of the tree, or None.
+
+        None means wait while trials are running, and exhausted when none is. A space-filling
+        design draws by point index, not from `rng`, so that ask(8) equals eight ask(1).
+        """
+        ...
+
+    def apply(self, event: Event) -> None:
+        """Take `event` into account: fast, exact, without any choice.
+
+        A trial without a value is told with loss +inf.
+        """
+        ...
+
+
+def step_stream(seed: int, step: int) -> np.random.Generator:
+    """The random numbers of decision number `step` of a run: Philox, counter-based."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(STEP, step))))
+
+
+def design_stream(seed: int, index: int) -> np.random.Generator:
+    """The random numbers of point, or block of points, number `index` of a space-filling design."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(DESIGN, index))))
+
+
+def trial_seed(seed: int, trial: int) -> int:
+    """The training seed (31 bits) of trial number `trial`, the same for all of its attempts."""
+    word = np.random.SeedSequence(seed, spawn_key=(TRIAL, trial)).generate_state(1, np.uint32)[0]
+    return int(word) >> 1

@@ -1,0 +1,187 @@
+"""What a master and its workers say to each other: frozen, length-limited JSON, never pickle.
+
+The same messages travel over pipes (`processes`) and over MPI (`mpi`). `decode` trusts nothing:
+whatever is not a message raises ValueError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeAlias
+
+from fractopt.space import Value
+from fractopt.trial import Outcome, number_to_json
+
+MAX_BYTES = 1 << 20  # of one message; a runaway result or traceback is cut before it is sent
+MAX_TEXT = 4096  # characters kept of any free text that an evaluation produced
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one evaluation, in seconds; None where there is none."""
+
+    timeout_s: float | None = None
+    stall_timeout_s: float | None = None
+    reuse_process: bool = True
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Master to worker, first of all: what is evaluated, and where files go.
+
+    `objective` is {"kind": ..., settings...} for `fractopt.objective.registry`; `directory` the run
+    directory, empty where no files are kept.
+    """
+
+    objective: Mapping[str, Any]
+    directory: str
+    limits: Limits
+    type: ClassVar[str] = "setup"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Master to worker: one attempt at one trial. Fields as in `objective.base.Evaluation`."""
+
+    trial: int
+    attempt: int
+    kind: str
+    params: Mapping[str, Value]
+    seed: int
+    test: bool = False
+    type: ClassVar[str] = "task"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Master to worker: end the evaluation process, then yourself."""
+
+    reason: str = ""
+    type: ClassVar[str] = "stop"
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Worker to master: ready for tasks. `device` is the visible accelerator, "" on a CPU."""
+
+    worker: int
+    host: str
+    pid: int
+    device: str
+    threads: int
+    type: ClassVar[str] = "hello"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Worker to master: where an evaluation stands; `pid` is the evaluation process."""
+
+    worker: int
+    trial: int
+    attempt: int
+    phase: str
+    step: int
+    total: int
+    loss: float | None
+    pid: int
+    type: ClassVar[str] = "progress"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Worker to master: the attempt came to an outcome. Busy `seconds` include its set-up."""
+
+    worker: int
+    trial: int
+    attempt: int
+    outcome: Outcome
+    seconds: float
+    type: ClassVar[str] = "finished"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Worker to master: the attempt ended without an outcome. `how`: killed, lost or preempted."""
+
+    worker: int
+    trial: int
+    attempt: int
+    how: str
+    message: str
+    seconds: float
+    type: ClassVar[str] = "ended"
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Worker to master: the objective cannot be set up at all; `message` is for the user."""
+
+    worker: int
+    message: str
+    type: ClassVar[str] = "unusable"
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """Worker to master, its last message: an error of our own, with its traceback."""
+
+    worker: int
+    host: str
+    traceback: str
+    type: ClassVar[str] = "crashed"
+
+
+@dataclass(frozen=True)
+class Gone:
+    """From the transport itself: the worker is lost, with whatever it was doing."""
+
+    worker: int
+    message: str
+    type: ClassVar[str] = "gone"
+
+
+FromWorker: TypeAlias = Hello | Progress | Finished | Ended | Unusable | Crashed | Gone
+ToWorker: TypeAlias = Setup | Task | Stop
+Message: TypeAlias = FromWorker | ToWorker
+_MESSAGES: dict[str, type[Message]] = {
+    cls.type: cls
+    for cls in (Setup, Task, Stop, Hello, Progress, Finished, Ended, Unusable, Crashed, Gone)
+}
+
+
+def encode(message: Message) -> bytes:
+    """The message as one line of JSON, newline included.
+
+    Raises ValueError where it would be longer than MAX_BYTES.
+    """
+    record = {"type": message.type, **asdict(message)}
+    if isinstance(message, Finished):
+        record["outcome"] = message.outcome.to_json()
+    if isinstance(message, Progress) and message.loss is not None:
+        record["loss"] = number_to_json(message.loss)
+    line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    if len(line) > MAX_BYTES:
+        raise ValueError(f"a {message.type} message of {len(line)} bytes is longer than {MAX_BYTES}")
+    return line
+
+
+def decode(line: bytes) -> Message:
+    """Inverse of `encode`. Raises ValueError for anything that is not a message."""
+    if len(line) > MAX_BYTES:
+        raise ValueError(f"a message of {len(line)} bytes is longer than {MAX_BYTES}")
+    try:
+        record = json.loads(line)
+        cls = _MESSAGES[record.pop("type")]
+        if set(record) != {f.name for f in fields(cls)}:
+            raise ValueError(f"wrong fields {sorted(record)}")
+        if cls is Setup:
+            record["limits"] = Limits(**record["limits"])
+        if cls is Finished:
+            record["outcome"] = Outcome.from_json(record["outcome"])
+        if cls is Progress and record["loss"] is not None:
+            record["loss"] = float(record["loss"])
+        return cls(**record)
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"not a message: {line[:80]!r} ({type(error).__name__}: {error})") from None

@@ -1,0 +1,301 @@
+"""Trials, their outcomes, and the events that make up a run's history. All of them are frozen.
+
+An event carries everything that `apply` needs, always as arrays: one item is n = 1. Native JSON is
+the only serialised form (`to_json`, `event_from_json`); floats survive it bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from fractopt.space import FloatArray, IntArray, Value
+
+
+class Status(StrEnum):
+    """How an evaluation ended for good."""
+
+    OK = "ok"
+    DIVERGED = "diverged"  # the training itself went to NaN, infinity or a loss that explodes
+    FAILED = "failed"  # an exception, a wrong result, a process that died and used up its retries
+    TIMEOUT = "timeout"  # ran longer than allowed, or fell silent for longer than allowed
+    OOM = "oom"  # out of memory, on the device or on the host
+    PRUNED = "pruned"  # stopped early as a clear loser; its value stands, with its error
+
+
+class Kind(StrEnum):
+    """Why a trial is run."""
+
+    BASE = "base"  # the untuned model: no point of the cube
+    DEFAULT = "default"  # the literature's default configuration
+    SEARCH = "search"  # proposed by the optimizer
+    REPLICATE = "replicate"  # a told configuration again, with a new training seed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The final result of a trial.
+
+    `value` is the objective in its own units and direction; finite exactly when the status is `ok`
+    or `pruned`. `stderr` is the standard error of `value` from sampling the questions, where the
+    objective knows one. `metrics` holds further numbers, `seconds` the wall time, `message` the
+    reason of a failure in one line.
+    """
+
+    status: Status
+    value: float = math.nan
+    stderr: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", Status(self.status))
+        if self.has_value != math.isfinite(self.value):
+            raise ValueError(
+                f"an outcome of status {self.status.value!r} needs a "
+                f"{'finite' if self.has_value else 'missing (nan)'} value, got {self.value!r}"
+            )
+
+    @property
+    def has_value(self) -> bool:
+        return self.status in (Status.OK, Status.PRUNED)
+
+    @classmethod
+    def of(cls, value: float, *, seconds: float = 0.0) -> Outcome:
+        """The outcome of a plain number: `ok` where it is finite, else `diverged`."""
+        if math.isfinite(value):
+            return cls(Status.OK, float(value), seconds=seconds)
+        return cls(Status.DIVERGED, seconds=seconds, message=f"the objective returned {value!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"status": self.status.value}
+        if self.has_value:
+            record["value"] = self.value
+        if self.stderr is not None:
+            record["stderr"] = number_to_json(self.stderr)
+        if self.metrics:
+            record["metrics"] = {name: number_to_json(v) for name, v in self.metrics.items()}
+        record["seconds"] = number_to_json(self.seconds)
+        if self.message:
+            record["message"] = self.message
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Outcome:
+        """Inverse of `to_json`; raises ValueError, KeyError or TypeError for anything else."""
+        stderr = record.get("stderr")
+        return cls(
+            status=Status(record["status"]),
+            value=float(record.get("value", math.nan)),
+            stderr=None if stderr is None else float(stderr),
+            metrics={str(k): float(v) for k, v in record.get("metrics", {}).items()},
+            seconds=float(record.get("seconds", 0.0)),
+            message=str(record.get("message", "")),
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration to evaluate.
+
+    `unit` is its point of the unit cube, None for the base model. `node` and `slot` say which leaf
+    of a tree asked for it, `of` which trial it repeats; -1 where that means nothing. `seed` is a
+    function of the run's seed and `id`: it does not change with the attempt.
+    """
+
+    id: int
+    kind: Kind
+    unit: tuple[float, ...] | None
+    params: Mapping[str, Value]
+    seed: int
+    node: int = -1
+    slot: int = -1
+    of: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Budget:
+    """The run may bring `total` trials to a final outcome, `search` of them the optimizer's own."""
+
+    total: int
+    search: int
+    type: ClassVar[str] = "budget"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"total": self.total, "search": self.search}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Budget:
+        return cls(int(record["total"]), int(record["search"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Points were proposed. An optimizer leaves `ids` empty: the Study numbers the points.
+
+    ids (n,), unit (n, d) with NaN rows for the base model, node (n,) and slot (n,) as in `Trial`,
+    of (n,): the trial whose key the point repeats, or -1.
+    """
+
+    unit: FloatArray
+    node: IntArray
+    slot: IntArray
+    ids: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    of: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    kind: Kind = Kind.SEARCH
+    type: ClassVar[str] = "asked"
+
+    @classmethod
+    def points(cls, unit: FloatArray, node: IntArray | None = None, slot: IntArray | None = None) -> Asked:
+        """Points `unit` (n, d) for the Study to number; without a tree, node and slot are -1."""
+        nowhere = np.full(len(unit), -1, np.int64)
+        return cls(unit, nowhere if node is None else node, nowhere if slot is None else slot)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ids": self.ids.tolist(),
+            "kind": self.kind.value,
+            "unit": [[number_to_json(u) for u in row] for row in self.unit.tolist()],
+            "node": self.node.tolist(),
+            "slot": self.slot.tolist(),
+            "of": self.of.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Asked:
+        return cls(
+            ids=_ints(record["ids"]),
+            kind=Kind(record["kind"]),
+            unit=_floats(record["unit"]),
+            node=_ints(record["node"]),
+            slot=_ints(record["slot"]),
+            of=_ints(record["of"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """Trials `ids` (n,) ended with `outcomes`; `loss` (n,) is what an optimizer minimises.
+
+    The loss is the value, negated when the run maximises, and +inf for an outcome without value.
+    """
+
+    ids: IntArray
+    loss: FloatArray
+    outcomes: tuple[Outcome, ...]
+    type: ClassVar[str] = "told"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ids": self.ids.tolist(),
+            "loss": [number_to_json(x) for x in self.loss.tolist()],
+            "outcomes": [outcome.to_json() for outcome in self.outcomes],
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Told:
+        return cls(
+            ids=_ints(record["ids"]),
+            loss=_floats(record["loss"]),
+            outcomes=tuple(Outcome.from_json(o) for o in record["outcomes"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Points unit (n, d) that the optimizer did not ask for, with their loss (n,).
+
+    Derived from `Told` by the Study (the default, replicates), so it is not journalled itself.
+    """
+
+    unit: FloatArray
+    loss: FloatArray
+    type: ClassVar[str] = "observed"
+
+
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """A tree split the leaves `node` (n,) along `axis` (n,).
+
+    `sweep` and `depth` say where in the search over depths this happened, `bound` the value that
+    later expansions of the same sweep must not exceed: the state from which the search goes on.
+    """
+
+    node: IntArray
+    axis: IntArray
+    sweep: int
+    depth: int
+    bound: float
+    type: ClassVar[str] = "expanded"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node.tolist(),
+            "axis": self.axis.tolist(),
+            "sweep": self.sweep,
+            "depth": self.depth,
+            "bound": number_to_json(self.bound),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Expanded:
+        return cls(
+            node=_ints(record["node"]),
+            axis=_ints(record["axis"]),
+            sweep=int(record["sweep"]),
+            depth=int(record["depth"]),
+            bound=float(record["bound"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Stopped:
+    """The search is over before its budget: nothing is left to propose."""
+
+    reason: str
+    type: ClassVar[str] = "stopped"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"reason": self.reason}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Stopped:
+        return cls(str(record["reason"]))
+
+
+Recorded: TypeAlias = Budget | Asked | Told | Expanded | Stopped
+Event: TypeAlias = Recorded | Observed
+_RECORDED: dict[str, type[Recorded]] = {
+    cls.type: cls for cls in (Budget, Asked, Told, Expanded, Stopped)
+}
+
+
+def event_to_json(event: Recorded) -> dict[str, Any]:
+    """The event as a JSON object; `event_from_json` is its inverse, bit for bit."""
+    return {"event": event.type, **event.to_json()}
+
+
+def event_from_json(record: Mapping[str, Any]) -> Recorded:
+    """Raises ValueError, KeyError or TypeError for a record that is no event."""
+    if record["event"] not in _RECORDED:
+        raise ValueError(f"unknown event {record['event']!r}, expected one of {sorted(_RECORDED)}")
+    return _RECORDED[record["event"]].from_json(record)
+
+
+def number_to_json(number: float) -> float | str:
+    """A float as JSON has it; JSON knows no infinities and no NaN, so these become text."""
+    return number if math.isfinite(number) else repr(number)
+
+
+def _ints(numbers: Any) -> IntArray:
+    return np.array(numbers, dtype=np.int64)
+
+
+def _floats(numbers: Any) -> FloatArray:
+    return np.array(numbers, dtype=np.float64)  # also reads the text forms of number_to_json
