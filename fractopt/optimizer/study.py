@@ -95,6 +95,7 @@ class Study:
         self._step = 0
         self._keys: dict[tuple[int, ...], int] = {}  # of every point asked -> the trial that has it
         self._waiting: dict[int, list[int]] = {}  # running trial -> repeats that get its outcome
+        self._unanswered: dict[int, int] = {}  # repeat -> the told trial whose outcome it gets
         self._repeats: set[int] = set()
         self._repeats_in_a_row = 0
         self._best: int | None = None
@@ -110,6 +111,9 @@ class Study:
             self._emit(Budget(self._wanted, search))
         asked: list[Trial] = []
         while len(asked) < n and not self.finished:
+            if self._unanswered:
+                self._answer_repeats()
+                continue
             room = min(n - len(asked), self.budget - len(self._trials))
             if room <= 0:
                 break
@@ -121,7 +125,6 @@ class Study:
             self._emit(event)
             if isinstance(event, Asked):
                 asked += [self._trials[i] for i in event.ids.tolist() if i in self._trials]
-                self._answer_repeats(event)
         return tuple(asked)
 
     def tell(self, trial: Trial | int, value: float | Outcome) -> None:
@@ -215,10 +218,9 @@ class Study:
         originals = np.array(of, np.int64)
         return replace(event, ids=ids, of=np.where(originals == ids, -1, originals))
 
-    def _answer_repeats(self, event: Asked) -> None:
-        for number, original in zip(event.ids.tolist(), event.of.tolist(), strict=True):
-            if original in self._outcomes:
-                self._emit(self._told([number], self._outcomes[original]))
+    def _answer_repeats(self) -> None:
+        for number, original in list(self._unanswered.items()):
+            self._emit(self._told([number], self._outcomes[original]))
         # A search that only repeats itself has nothing left to find.
         if self._repeats_in_a_row >= min(self.budget, 10_000):
             self._emit(Stopped(f"exhausted: the last {self._repeats_in_a_row} points were all known"))
@@ -256,7 +258,9 @@ class Study:
             if of >= 0:
                 self._repeats.add(number)
                 self._repeats_in_a_row += 1
-                if of in self._running:
+                if of in self._outcomes:
+                    self._unanswered[number] = of
+                else:
                     self._waiting.setdefault(of, []).append(number)
                 continue
             if event.kind is Kind.SEARCH:
@@ -282,6 +286,7 @@ class Study:
     def _apply_told(self, event: Told) -> None:
         for number, loss, outcome in zip(event.ids.tolist(), event.loss.tolist(), event.outcomes, strict=True):
             if number in self._repeats:
+                self._unanswered.pop(number, None)
                 continue
             trial = self._running.pop(number)
             self._outcomes[number] = outcome
