@@ -1,0 +1,239 @@
+"""A run's history read back: events in order, attempts, and one row for each evaluation.
+
+Built from the journal's records alone: no optimizer is needed to read an archive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fractopt.archive.journal import Record
+from fractopt.archive.manifest import Manifest
+from fractopt.space import FloatArray, Value
+from fractopt.trial import Asked, Budget, Kind, Outcome, Recorded, Stopped, Told, event_from_json
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a trial: where it ran, when it began (UTC, seconds), how it ended ("" not yet)."""
+
+    number: int
+    worker: int
+    host: str
+    device: str
+    started: float
+    how: str = ""
+    message: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Row:
+    """All that is known of one evaluation."""
+
+    id: int
+    kind: Kind
+    unit: FloatArray | None
+    params: dict[str, Value]
+    node: int
+    slot: int
+    outcome: Outcome | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def value(self) -> float:
+        return self.outcome.value if self.outcome else math.nan
+
+
+class History:
+    """The folded records of a run. `add` takes one more record; everything else reads."""
+
+    def __init__(self, manifest: Manifest, records: Iterable[Record] = ()) -> None:
+        self.manifest = manifest
+        self.space = manifest.decoded_space()
+        self.records: list[Record] = []
+        self.events: list[Recorded] = []
+        self.rows: dict[int, Row] = {}
+        self.repeats = 0
+        self.budget = 0
+        self.stopped: str | None = None
+        self.complete = False
+        self.masters = 0
+        self.workers: dict[int, Record] = {}
+        self.tests: dict[int, Record] = {}
+        self.notes: list[Record] = []
+        self.busy_s = 0.0
+        self.wall_s = 0.0
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Take one record into account; an unknown kind of run record is kept and ignored."""
+        self.records.append(record)
+        if "event" in record:
+            self._add_event(event_from_json(record))
+            return
+        kind = record.get("record")
+        if kind == "master":
+            self.masters += 1
+            self.complete = False
+            self.workers.clear()
+        elif kind == "worker":
+            self.workers[record["worker"]] = record
+        elif kind == "started":
+            self.rows[record["trial"]].attempts.append(
+                Attempt(
+                    record["attempt"], record["worker"], record["host"], record["device"], record["time"]
+                )
+            )
+        elif kind == "ended":
+            self._end_attempt(record)
+        elif kind == "tested":
+            self.tests[record["trial"]] = record
+        elif kind == "closed":
+            self.complete = bool(record["complete"])
+            self.wall_s += float(record["seconds"])
+        else:
+            self.notes.append(record)
+
+    def _add_event(self, event: Recorded) -> None:
+        self.events.append(event)
+        if isinstance(event, Asked):
+            self._add_asked(event)
+        elif isinstance(event, Told):
+            for number, outcome in zip(event.ids.tolist(), event.outcomes, strict=True):
+                if number in self.rows:
+                    self.rows[number].outcome = outcome
+        elif isinstance(event, Budget):
+            self.budget, self.stopped = event.total, None
+        elif isinstance(event, Stopped):
+            self.stopped = event.reason
+
+    def _add_asked(self, event: Asked) -> None:
+        for i, number in enumerate(event.ids.tolist()):
+            if event.of[i] >= 0:
+                self.repeats += 1  # answered from another trial: not an evaluation
+                continue
+            unit: FloatArray | None = event.unit[i]
+            params: dict[str, Value] = {}
+            if event.kind is Kind.BASE:
+                unit = None
+            elif event.kind is Kind.DEFAULT and self.manifest.default is not None:
+                params = dict(self.manifest.default)
+            else:
+                params = self.space.decode(event.unit[i])
+            self.rows[number] = Row(number, event.kind, unit, params, int(event.node[i]), int(event.slot[i]))
+
+    def _end_attempt(self, record: Record) -> None:
+        self.busy_s += float(record["seconds"])
+        attempts = self.rows[record["trial"]].attempts
+        for i, attempt in enumerate(attempts):
+            if attempt.number == record["attempt"] and not attempt.how:
+                ending = {k: record[k] for k in ("how", "message", "seconds")}
+                attempts[i] = Attempt(**{**attempt.__dict__, **ending})
+
+    @property
+    def evaluations(self) -> list[Row]:
+        """Evaluations with a final outcome, in the order of their ids."""
+        return [row for _, row in sorted(self.rows.items()) if row.outcome is not None]
+
+    @property
+    def best(self) -> Row | None:
+        """The best observed configuration: of equal ones the oldest; never the base model."""
+        sign = -1.0 if self.manifest.direction == "maximize" else 1.0
+        rows = [
+            r for r in self.evaluations if r.outcome and r.outcome.has_value and r.kind is not Kind.BASE
+        ]
+        return min(rows, key=lambda row: sign * row.value, default=None)
+
+    def anchor(self, kind: Kind) -> Row | None:
+        """The evaluated base model or default configuration, where the run has one."""
+        return next((row for row in self.evaluations if row.kind is kind), None)
+
+    def counts(self) -> dict[str, int]:
+        """Number of evaluations by final status."""
+        counts: dict[str, int] = {}
+        for row in self.evaluations:
+            assert row.outcome is not None
+            counts[row.outcome.status.value] = counts.get(row.outcome.status.value, 0) + 1
+        return counts
+
+
+# Stated missing values of the table: NaN for floats, this for integers, "" for text.
+MISSING_INT = int(np.iinfo(np.int64).min)
+
+
+def table(history: History) -> np.ndarray[Any, Any]:
+    """One row for each evaluation with a final outcome, scalar columns only.
+
+    Hyperparameters have their own names and native units, metrics theirs behind "metric:".
+    """
+    rows = history.evaluations
+    metrics = sorted({name for row in rows if row.outcome for name in row.outcome.metrics})
+    columns: list[tuple[str, Any]] = [
+        ("id", "i8"),
+        ("kind", "S10"),
+        ("status", "S10"),
+        ("value", "f8"),
+        ("stderr", "f8"),
+        ("seconds", "f8"),
+        ("attempts", "i8"),
+        ("started", "f8"),
+        ("worker", "i8"),
+        ("host", "S64"),
+        ("device", "S64"),
+        ("node", "i8"),
+        ("slot", "i8"),
+        *((p.name, _column_type(p.type, getattr(p, "values", ()))) for p in history.space.parameters),
+        *((f"metric:{name}", "f8") for name in metrics),
+        ("message", "S256"),
+    ]
+    result = np.zeros(len(rows), dtype=columns)
+    for i, row in enumerate(rows):
+        assert row.outcome is not None
+        last = row.attempts[-1] if row.attempts else None
+        outcome = row.outcome
+        result[i] = (
+            row.id,
+            row.kind.value.encode(),
+            outcome.status.value.encode(),
+            outcome.value,
+            math.nan if outcome.stderr is None else outcome.stderr,
+            outcome.seconds,
+            len(row.attempts),
+            last.started if last else math.nan,
+            last.worker if last else MISSING_INT,
+            _text(last.host if last else "", 64),
+            _text(last.device if last else "", 64),
+            row.node,
+            row.slot,
+            *(_cell(row.params, p.name, dict(columns)[p.name]) for p in history.space.parameters),
+            *(outcome.metrics.get(name, math.nan) for name in metrics),
+            _text(outcome.message, 256),
+        )
+    return result
+
+
+def _column_type(kind: str, values: tuple[Value, ...]) -> str:
+    if kind == "float" or (values and all(isinstance(v, float) for v in values)):
+        return "f8"
+    if kind == "int" or (values and all(isinstance(v, int) and not isinstance(v, bool) for v in values)):
+        return "i8"
+    return f"S{max(len(str(v).encode()) for v in values)}"
+
+
+def _cell(params: Mapping[str, Value], name: str, kind: str) -> Any:
+    if kind == "f8":
+        return params.get(name, math.nan)
+    if kind == "i8":
+        return params.get(name, MISSING_INT)
+    return str(params.get(name, "")).encode()
+
+
+def _text(text: str, width: int) -> bytes:
+    return text.encode()[:width]

@@ -1,0 +1,195 @@
+"""LOCK: which master runs a run directory, and when another may take it over.
+
+The file holds host, pid, job and a counter that its owner moves. Taking over is allowed where the
+owner is certainly gone: its process on this host is dead; the same SLURM job was restarted; the
+same OAR job array was resubmitted; or the counter stood still for three minutes of the newcomer's
+own clock (clocks of two hosts are never compared).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from fractopt.archive.durable import create_file, replace_file
+from fractopt.archive.journal import ArchiveError
+
+STILL_S = 180.0  # how long the counter must stand still before a lock of another host is taken over
+PATIENCE_S = 0.8  # a master whose launcher was just killed needs a moment to die
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who runs a directory. `started` is the process's start time in clock ticks since boot."""
+
+    uuid: str
+    host: str
+    boot: str
+    pid: int
+    started: int
+    job: str = ""
+    restart: int = 0
+    counter: int = 0
+
+    @classmethod
+    def current(cls) -> Owner:
+        """This process."""
+        job, restart = _job()
+        return cls(
+            uuid=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            boot=_boot_id(),
+            pid=os.getpid(),
+            started=_start_time(os.getpid()) or 0,
+            job=job,
+            restart=restart,
+        )
+
+    def describe(self) -> str:
+        return f"host {self.host}, pid {self.pid}" + (f", job {self.job}" if self.job else "")
+
+
+class Lock:
+    """Ownership of a run directory, held from creation to `release`."""
+
+    def __init__(self, path: Path, owner: Owner) -> None:
+        self.path = path
+        self.owner = owner
+        self._moved = time.monotonic()
+
+    @classmethod
+    def acquire(cls, path: Path, *, watch: bool = False) -> Lock:
+        """Take the lock at `path`; raises ArchiveError where another master has it.
+
+        `watch` allows three minutes to see whether an owner on another host still moves its counter,
+        which is how a job requeued after a node failure goes on by itself.
+        """
+        owner = Owner.current()
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                create_file(path, _encode(owner))
+                return cls(path, owner)
+            except FileExistsError:
+                holder = read_owner(path)
+            if holder is None:
+                if path.exists():
+                    raise ArchiveError(f"{path} is not a lock of ours; look at it, and remove it to go on")
+            elif _is_gone(holder, owner) or (watch and is_alive(holder) is None and stood_still(path, holder)):
+                _set_aside(path, holder)
+            elif time.monotonic() > deadline:
+                raise ArchiveError(
+                    f"{path.parent} is in use by another master ({holder.describe()}). Wait for it, stop it, "
+                    f"or choose another directory with --out. If that process is certainly gone, "
+                    f"remove {path} and resume."
+                )
+            else:
+                time.sleep(0.1)
+
+    def check(self) -> None:
+        """Raise ArchiveError unless this master still owns the directory."""
+        holder = read_owner(self.path)
+        if holder is None or holder.uuid != self.owner.uuid:
+            by = holder.describe() if holder else "nobody (the LOCK file was removed)"
+            raise ArchiveError(
+                f"{self.path.parent} was taken over by {by}; this master stops and writes nothing more"
+            )
+
+    def beat(self, every_s: float = 20.0) -> None:
+        """Check the ownership and move the counter, at most every `every_s` seconds."""
+        if time.monotonic() - self._moved < every_s:
+            return
+        self.check()
+        self.owner = replace(self.owner, counter=self.owner.counter + 1)
+        replace_file(self.path, _encode(self.owner), durable=False)
+        self._moved = time.monotonic()
+
+    def release(self) -> None:
+        holder = read_owner(self.path)
+        if holder is not None and holder.uuid == self.owner.uuid:
+            self.path.unlink()
+
+
+def read_owner(path: Path) -> Owner | None:
+    """The owner written at `path`, None where the file is missing or was never finished."""
+    try:
+        return Owner(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_alive(owner: Owner) -> bool | None:
+    """Whether the owner's process lives: None when it is of another host, or another boot."""
+    if owner.host != socket.gethostname():
+        return None
+    if owner.boot != _boot_id():
+        return False
+    return _start_time(owner.pid) == owner.started
+
+
+def _is_gone(holder: Owner, newcomer: Owner) -> bool:
+    if is_alive(holder) is False:
+        return True
+    same_job = bool(holder.job) and holder.job == newcomer.job
+    return same_job and newcomer.restart > holder.restart
+
+
+def stood_still(path: Path, holder: Owner, seconds: float = STILL_S) -> bool:
+    """Watch the lock for up to `seconds`: did its counter stand still all the time?"""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(1.0)
+        if read_owner(path) != holder:
+            return False
+    return True
+
+
+def _set_aside(path: Path, holder: Owner) -> None:
+    """Move a dead owner's lock away; of two newcomers, one rename succeeds."""
+    aside = path.with_name(f".LOCK.{uuid.uuid4().hex}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    moved = read_owner(aside)
+    if moved is not None and moved.uuid != holder.uuid:
+        # A newcomer was faster and this is its lock: put it back, it is not ours to judge.
+        os.rename(aside, path)
+        return
+    aside.unlink()
+
+
+def _encode(owner: Owner) -> bytes:
+    return json.dumps(asdict(owner), indent=1).encode() + b"\n"
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _start_time(pid: int) -> int | None:
+    """Start of process `pid` in clock ticks since boot; None where there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before ')' may hold anything
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _job() -> tuple[str, int]:
+    """Identity of the scheduler's job that survives a requeue, and how often it was restarted."""
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"slurm:{job}", int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0)
+    if job := os.environ.get("OAR_JOB_ID"):
+        # An idempotent OAR job comes back under a higher job id of the same array.
+        return f"oar:{os.environ.get('OAR_ARRAY_ID', job)}", int(job)
+    return "", 0

@@ -1,0 +1,73 @@
+"""The manifest: what a run is. It is written once and a resumed run must agree with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fractopt.archive.journal import ArchiveError, Record
+from fractopt.space import Space, Value
+
+SCHEMA = 1  # of journal records and HDF5 layout; a reader refuses a higher one
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that the run's history depends on, in JSON's types.
+
+    `space` as in `Space.as_dict`; `objective` the objective's settings; `metric` the name of what is
+    optimised. Budget, workers, hosts and limits are not here: they may change when a run is resumed.
+    """
+
+    space: Mapping[str, Mapping[str, Any]]
+    optimizer: str
+    optimizer_version: int
+    optimizer_settings: Mapping[str, Any]
+    seed: int
+    direction: str
+    anchors: tuple[str, ...]
+    default: Mapping[str, Value] | None
+    objective: Mapping[str, Any]
+    metric: str
+    schema: int = SCHEMA
+
+    def to_json(self) -> Record:
+        return {**asdict(self), "anchors": list(self.anchors)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Manifest:
+        """Raises ArchiveError for a manifest of a later schema, or for something else altogether."""
+        schema = record.get("schema")
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise ArchiveError(
+                f"the archive has schema {schema!r}, this fractopt reads up to {SCHEMA}: use a newer fractopt"
+            )
+        names = {f.name for f in fields(cls)}
+        if set(record) != names:
+            raise ArchiveError(f"the archive's manifest has the fields {sorted(record)}, expected {sorted(names)}")
+        return cls(**{**record, "anchors": tuple(record["anchors"])})
+
+    def differences(self, other: Manifest) -> list[str]:
+        """What `other` says differently, one line each: dotted key, this value, the other's."""
+        return list(_differences("", self.to_json(), other.to_json()))
+
+    def decoded_space(self) -> Space:
+        return Space.from_dict(self.space)
+
+
+def _differences(prefix: str, mine: Any, other: Any) -> list[str]:
+    if isinstance(mine, Mapping) and isinstance(other, Mapping):
+        lines = []
+        for key in [*mine, *(k for k in other if k not in mine)]:
+            dotted = f"{prefix}.{key}" if prefix else str(key)
+            if key not in mine:
+                lines.append(f"{dotted}: absent in the archive, now {other[key]!r}")
+            elif key not in other:
+                lines.append(f"{dotted}: {mine[key]!r} in the archive, now absent")
+            else:
+                lines += _differences(dotted, mine[key], other[key])
+        return lines
+    # A tuple that went through JSON is a list.
+    same = list(mine) == list(other) if isinstance(mine, list | tuple) and isinstance(other, list | tuple) else mine == other
+    return [] if same else [f"{prefix}: {mine!r} in the archive, now {other!r}"]
