@@ -168,28 +168,36 @@ class History:
 MISSING_INT = int(np.iinfo(np.int64).min)
 
 
+_COLUMNS: list[tuple[str, str]] = [
+    ("id", "i8"),
+    ("kind", "S10"),
+    ("status", "S10"),
+    ("value", "f8"),
+    ("stderr", "f8"),
+    ("seconds", "f8"),
+    ("attempts", "i8"),
+    ("started", "f8"),
+    ("worker", "i8"),
+    ("host", "S64"),
+    ("device", "S64"),
+    ("node", "i8"),
+    ("slot", "i8"),
+]
+_FIXED = {name for name, _ in _COLUMNS} | {"message"}
+
+
 def table(history: History) -> np.ndarray[Any, Any]:
     """One row for each evaluation with a final outcome, scalar columns only.
 
-    Hyperparameters have their own names and native units, metrics theirs behind "metric:".
+    Hyperparameters have their own names (behind "param:" where one is a column of ours) and native
+    units, metrics theirs behind "metric:".
     """
     rows = history.evaluations
     metrics = sorted({name for row in rows if row.outcome for name in row.outcome.metrics})
-    columns: list[tuple[str, Any]] = [
-        ("id", "i8"),
-        ("kind", "S10"),
-        ("status", "S10"),
-        ("value", "f8"),
-        ("stderr", "f8"),
-        ("seconds", "f8"),
-        ("attempts", "i8"),
-        ("started", "f8"),
-        ("worker", "i8"),
-        ("host", "S64"),
-        ("device", "S64"),
-        ("node", "i8"),
-        ("slot", "i8"),
-        *((p.name, _column_type(p.type, getattr(p, "values", ()))) for p in history.space.parameters),
+    types = {p.name: _column_type(p.type, getattr(p, "values", ())) for p in history.space.parameters}
+    columns = [
+        *_COLUMNS,
+        *((_column_name(name), kind) for name, kind in types.items()),
         *((f"metric:{name}", "f8") for name in metrics),
         ("message", "S256"),
     ]
@@ -212,11 +220,15 @@ def table(history: History) -> np.ndarray[Any, Any]:
             _text(last.device if last else "", 64),
             row.node,
             row.slot,
-            *(_cell(row.params, p.name, dict(columns)[p.name]) for p in history.space.parameters),
+            *(_cell(row.params, name, kind) for name, kind in types.items()),
             *(outcome.metrics.get(name, math.nan) for name in metrics),
             _text(outcome.message, 256),
         )
     return result
+
+
+def _column_name(parameter: str) -> str:
+    return f"param:{parameter}" if parameter in _FIXED else parameter
 
 
 def _column_type(kind: str, values: tuple[Value, ...]) -> str:

@@ -1,0 +1,74 @@
+"""archive.h5: the whole run in one HDF5 file that is always complete and closed.
+
+    /evals     one compound row for each evaluation, scalar columns (see `history.table`)
+    /journal   every record of the run in order, as JSON text: this file alone can be resumed
+    attributes schema, manifest (JSON), config (TOML), complete, evaluations, missing
+
+The file is built in memory and replaces the old one in one step. HDF5 never writes to the disk
+itself: a crash cannot leave half a file, and a full disk is an ordinary OSError, not a segfault.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fractopt.archive.durable import replace_file
+from fractopt.archive.history import MISSING_INT, History, table
+from fractopt.archive.journal import ArchiveError, Record
+from fractopt.archive.manifest import Manifest
+
+MAX_FILE = 1 << 33  # bytes; nothing that we write comes near
+
+
+def write_snapshot(path: Path, history: History, config: str) -> None:
+    """Replace the archive at `path` by the state of `history`; raises OSError."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        rows = table(history)
+        file.create_dataset("evals", data=rows)
+        lines = [json.dumps(r, allow_nan=False, ensure_ascii=False) for r in history.records]
+        file.create_dataset("journal", data=np.array(lines, dtype=object), dtype=h5py.string_dtype())
+        file.attrs["schema"] = history.manifest.schema
+        file.attrs["manifest"] = json.dumps(history.manifest.to_json(), allow_nan=False)
+        file.attrs["config"] = config
+        file.attrs["complete"] = history.complete
+        file.attrs["evaluations"] = len(rows)
+        file.attrs["missing"] = f"NaN for real columns, {MISSING_INT} for integer ones, empty for text"
+    replace_file(path, buffer.getvalue())
+
+
+def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
+    """Manifest, records and configuration text of an archive.
+
+    Raises ArchiveError for a file that is no archive of ours. Nothing in the file is trusted: only
+    text is read, links out of the file are not followed.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise ArchiveError(f"{path} is larger than any archive of ours ({MAX_FILE} bytes)")
+        with h5py.File(path, "r", locking=False) as file:
+            if not isinstance(file.get("journal", getlink=True), h5py.HardLink) or "manifest" not in file.attrs:
+                raise ArchiveError(f"{path} is an HDF5 file, but no archive of fractopt")
+            manifest = Manifest.from_json(json.loads(_attribute(file, "manifest")))
+            dataset = file["journal"]
+            if dataset.external or dataset.is_virtual or h5py.check_string_dtype(dataset.dtype) is None:
+                raise ArchiveError(f"{path}: /journal is not text stored in the file itself")
+            records = [json.loads(line) for line in dataset.asstr()[:]]
+            return manifest, records, _attribute(file, "config")
+    except FileNotFoundError:
+        raise ArchiveError(f"there is no archive at {path}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArchiveError(f"{path} cannot be read as an archive of fractopt: {error}") from None
+
+
+def _attribute(file: Any, name: str) -> str:
+    text = file.attrs[name]
+    if not isinstance(text, str):
+        raise ArchiveError(f"the archive's attribute {name!r} is not text")
+    return text

@@ -1,0 +1,445 @@
+"""The master: ask, record, send, receive, record, tell.
+
+It knows neither MPI nor torch nor which optimizer runs. Each turn of the loop makes everything it
+learnt and decided durable in one commit, and only then sends tasks and reports results: what anyone
+saw of a run is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from fractopt.archive.history import History, Row
+from fractopt.archive.store import Archive
+from fractopt.optimizer.study import Study
+from fractopt.parallel.message import (
+    Crashed,
+    Ended,
+    Finished,
+    FromWorker,
+    Gone,
+    Hello,
+    Progress,
+    Setup,
+    Task,
+    Unusable,
+)
+from fractopt.parallel.transport import Transport
+from fractopt.trial import Kind, Outcome, Status, Trial
+
+log = logging.getLogger(__name__)
+
+# Outcomes that say something about the machine or the code, not about the configuration.
+FAILURES = frozenset({Status.FAILED, Status.TIMEOUT, Status.OOM})
+TURN_S = 1.0  # longest wait for a message; the loop has timers to look at
+BOARD_S = 2.0  # between two publications of what the workers do
+LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
+
+
+@dataclass(frozen=True)
+class FailurePolicy:
+    """What becomes of attempts that fail.
+
+    `failed_retries` and `killed_retries` more attempts, then the trial is told without a value, or
+    with `then = "abort"` the run ends. Above the share `abort_rate` of failures among at least
+    `abort_after` evaluations the run ends too.
+    """
+
+    failed_retries: int = 1
+    killed_retries: int = 2
+    then: Literal["drop", "abort"] = "drop"
+    abort_rate: float = 0.5
+    abort_after: int = 10
+
+
+@dataclass(frozen=True)
+class TestPlan:
+    """Which evaluations are scored on the test metrics: none, all, or the best at the end."""
+
+    __test__ = False  # not a test case, whatever its name suggests to pytest
+
+    when: Literal["never", "finalists", "all"] = "never"
+    finalists: int = 3
+
+
+@dataclass
+class WorkerState:
+    """What one worker does just now, for `status` and the live display."""
+
+    worker: int
+    host: str
+    device: str
+    threads: int
+    trial: int = -1
+    attempt: int = 0
+    phase: str = ""
+    step: int = 0
+    total: int = 0
+    loss: float | None = None
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the loop ended. `complete`: the budget is met, or nothing is left to search."""
+
+    complete: bool
+    failed: bool
+    reason: str
+
+
+class Master:
+    """One run: a Study, the workers behind `transport`, and the archive that outlives both.
+
+    `walltime_s` ends the run in time, counted from now. `on_turn` is called once a turn, for a
+    display.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        transport: Transport,
+        archive: Archive,
+        setup: Setup,
+        *,
+        policy: FailurePolicy | None = None,
+        tests: TestPlan | None = None,
+        walltime_s: float | None = None,
+        on_turn: Callable[[Master], None] | None = None,
+    ) -> None:
+        self.study = study
+        self.archive = archive
+        self.workers: dict[int, WorkerState] = {}
+        self._transport = transport
+        self._setup = setup
+        self._policy = policy or FailurePolicy()
+        self._tests = tests or TestPlan()
+        self._deadline = None if walltime_s is None else time.monotonic() + walltime_s
+        self._on_turn = on_turn
+        self._again: deque[Trial] = deque()  # to be sent before anything new
+        self._testing: set[int] = set()  # trials sent for their test metrics only
+        self._tests_planned = False
+        self._changed = True  # since the last ask: only then can the answer differ
+        self._reports: list[str] = []  # to be shown once they are durable
+        self._unusable: dict[int, str] = {}
+        self._ending: Ending | None = None
+        self._stop: str | None = None
+        self._next_board = 0.0
+
+    @property
+    def history(self) -> History:
+        return self.archive.history
+
+    def request_stop(self, reason: str) -> None:
+        """Ask the loop to end soon and resumably; safe to call from a signal handler."""
+        self._stop = self._stop or reason
+
+    def run(self) -> Ending:
+        """Run to the end of the budget, or to whatever ends the run before. Leaves the archive open."""
+        self._take_up()
+        self._transport.start(self._setup)
+        while self._ending is None:
+            self._dispatch()
+            if self._ending is None:
+                for message in self._transport.receive(TURN_S):
+                    self._take(message)
+                self._look_at_the_clock()
+        self._preempt()
+        self._commit()
+        return self._ending
+
+    # --- one turn
+
+    def _dispatch(self) -> None:
+        """Decide for the idle workers, make it durable, then send."""
+        pairs: list[tuple[int, Task]] = []
+        if self._stop is None:
+            workers = [w for w in self._transport.idle() if w in self.workers and w not in self._unusable]
+            pairs = [(w, self._begin(w, t)) for w, t in zip(workers, self._next(len(workers)), strict=False)]
+        self._commit()
+        for worker, task in pairs:
+            self._transport.send(worker, task)
+        if self._stop is not None:
+            self._ending = Ending(complete=False, failed=False, reason=self._stop)
+        elif self.study.finished and not self._busy() and not self._again and self._tests_done():
+            reason = self.study.stopped or "the budget is met"
+            self._ending = Ending(complete=True, failed=False, reason=reason)
+
+    def _next(self, n: int) -> list[Trial]:
+        trials = [self._again.popleft() for _ in range(min(n, len(self._again)))]
+        if len(trials) < n and self._changed and not self.study.finished:
+            asked = self.study.ask(n - len(trials))
+            self._changed = len(asked) == n - len(trials)
+            trials += asked
+        if len(trials) < n and self.study.finished and not self._busy() and not trials:
+            self._plan_tests()
+            trials = [self._again.popleft() for _ in range(min(n, len(self._again)))]
+        return trials
+
+    def _begin(self, worker: int, trial: Trial) -> Task:
+        state = self.workers[worker]
+        attempt = len(self.history.rows[trial.id].attempts)
+        state.trial, state.attempt, state.since = trial.id, attempt, time.monotonic()
+        state.phase, state.step, state.total, state.loss = "sent", 0, 0, None
+        self.archive.note(
+            {
+                "record": "started",
+                "trial": trial.id,
+                "attempt": attempt,
+                "worker": worker,
+                "host": state.host,
+                "device": state.device,
+                "time": time.time(),
+            }
+        )
+        test = self._tests.when == "all" or trial.id in self._testing
+        return Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, test)
+
+    def _commit(self) -> None:
+        self.archive.commit()
+        for line in self._reports:
+            log.info("%s", line)
+        self._reports.clear()
+        self.archive.snapshot_if_due()
+        if time.monotonic() >= self._next_board:
+            self.archive.show(self.board())
+            self._next_board = time.monotonic() + BOARD_S
+        if self._on_turn is not None:
+            self._on_turn(self)
+
+    def _look_at_the_clock(self) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.request_stop("the walltime is nearly over")
+
+    # --- messages
+
+    def _take(self, message: FromWorker) -> None:
+        if isinstance(message, Progress):
+            state = self.workers.get(message.worker)
+            if state is not None and state.trial == message.trial:
+                state.phase, state.step = message.phase, message.step
+                state.total, state.loss = message.total, message.loss
+            return
+        self._changed = True
+        if isinstance(message, Hello):
+            self.workers[message.worker] = WorkerState(
+                message.worker, message.host, message.device, message.threads
+            )
+            self.archive.note({"record": "worker", **_public(message)})
+            where = f"{message.host} {message.device or 'cpu'}, {message.threads} threads"
+            self._reports.append(f"worker {message.worker} is ready: {where}, pid {message.pid}")
+        elif isinstance(message, Finished):
+            self._end_attempt(message, "finished", message.outcome.message)
+            self._finish(message.trial, message.outcome)
+        elif isinstance(message, Ended):
+            self._end_attempt(message, message.how, message.message)
+            self._retry(message.trial, message.how, message.message)
+        elif isinstance(message, Gone):
+            self._lose(message)
+        elif isinstance(message, Unusable):
+            self._unusable[message.worker] = message.message
+            log.error("worker %d cannot be used: %s", message.worker, message.message)
+            if len(self._unusable) >= self._transport.expected():
+                self._fail(f"no worker can set the objective up: {message.message}")
+        elif isinstance(message, Crashed):
+            log.error("### worker %d on %s\n%s", message.worker, message.host, message.traceback.rstrip())
+            self._fail(f"worker {message.worker} on {message.host} crashed; its traceback is above")
+
+    def _finish(self, trial: int, outcome: Outcome) -> None:
+        if trial in self._testing:
+            self._testing.discard(trial)
+            self.archive.note({"record": "tested", "trial": trial, "outcome": outcome.to_json()})
+            self._reports.append(f"trial {trial:3d} tested: {_metrics(outcome)}")
+            return
+        running = {t.id: t for t in self.study.running}
+        if trial not in running:
+            return  # a late attempt: it is journalled, the first one counted
+        if outcome.status is Status.FAILED and self._attempts(trial, "finished") <= self._policy.failed_retries:
+            self._reports.append(f"trial {trial:3d} failed and is tried again: {outcome.message}")
+            self._again.append(running[trial])
+            return
+        self._tell(running[trial], outcome)
+
+    def _tell(self, trial: Trial, outcome: Outcome) -> None:
+        self.study.tell(trial, outcome)
+        self._reports.append(self._line(trial, outcome))
+        if outcome.status is Status.FAILED and self._policy.then == "abort":
+            self._fail(f"trial {trial.id} failed: {outcome.message}")
+        told = self.study.evaluations
+        failures = sum(e.outcome.status in FAILURES for e in told)
+        if len(told) >= self._policy.abort_after and failures > self._policy.abort_rate * len(told):
+            self._fail(f"{failures} of {len(told)} evaluations failed, the last one with: {outcome.message}")
+
+    def _retry(self, number: int, how: str, message: str) -> None:
+        """The attempt ended without an outcome: send the trial again, first, until the policy ends it."""
+        trial = self._trial(number)
+        if trial is None:
+            return
+        allowed = self._policy.killed_retries if how == "killed" else LOST_RETRIES
+        ended = self._attempts(number, how)
+        if ended <= allowed:
+            self._reports.append(f"trial {number:3d} {how}, it is sent again: {message}")
+            self._again.appendleft(trial)
+        else:
+            self._finish_for_good(trial, f"{how} {ended} times, last: {message}")
+
+    def _finish_for_good(self, trial: Trial, message: str) -> None:
+        outcome = Outcome(Status.FAILED, message=message)
+        if trial.id in self._testing:
+            self._finish(trial.id, outcome)
+        else:
+            self._tell(trial, outcome)
+
+    def _end_attempt(self, message: Finished | Ended, how: str, text: str) -> None:
+        state = self.workers.get(message.worker)
+        if state is not None:
+            state.trial, state.phase, state.since = -1, "", time.monotonic()
+        self.archive.note(
+            {
+                "record": "ended",
+                "trial": message.trial,
+                "attempt": message.attempt,
+                "how": how,
+                "message": text,
+                "seconds": message.seconds,
+            }
+        )
+
+    def _lose(self, message: Gone) -> None:
+        log.error("worker %d is lost: %s", message.worker, message.message)
+        state = self.workers.pop(message.worker, None)
+        self._unusable.pop(message.worker, None)
+        if state is not None and state.trial >= 0:
+            seconds = time.monotonic() - state.since
+            ended = Ended(message.worker, state.trial, state.attempt, "lost", message.message, seconds)
+            self._end_attempt(ended, "lost", message.message)
+            self._retry(state.trial, "lost", message.message)
+        if self._transport.expected() == 0:
+            self._fail("every worker is lost")
+
+    # --- beginning and end
+
+    def _take_up(self) -> None:
+        """After a fold: accept results that outlived their master, send the other running trials again."""
+        for trial in self.study.running:
+            row = self.history.rows[trial.id]
+            outcome = _surviving_result(self.archive.directory, trial)
+            for attempt in row.attempts:
+                if not attempt.how:
+                    how = "lost" if outcome is None else "finished"
+                    lost = Ended(attempt.worker, trial.id, attempt.number, how, "its master ended", 0.0)
+                    self._end_attempt(lost, how, "its master ended")
+            if outcome is None:
+                self._again.append(trial)
+            else:
+                self._tell(trial, outcome)
+
+    def _plan_tests(self) -> None:
+        """Once the search is over: the best configurations and the anchors, on the test metrics."""
+        if self._tests_planned or self._tests.when != "finalists":
+            return
+        self._tests_planned = True
+        for row in finalists(self.history, self._tests.finalists):
+            if row.id not in self.history.tests and (trial := self._evaluated(row.id)) is not None:
+                self._testing.add(row.id)
+                self._again.append(trial)
+
+    def _tests_done(self) -> bool:
+        return self._tests.when != "finalists" or (self._tests_planned and not self._testing)
+
+    def _preempt(self) -> None:
+        """End the attempts still running; the run can be resumed and will send them again."""
+        for state in self._busy():
+            seconds = time.monotonic() - state.since
+            assert self._ending is not None
+            reason = self._ending.reason
+            ended = Ended(state.worker, state.trial, state.attempt, "preempted", reason, seconds)
+            self._end_attempt(ended, "preempted", reason)
+
+    def _fail(self, reason: str) -> None:
+        self._ending = self._ending or Ending(complete=False, failed=True, reason=reason)
+
+    # --- looking things up
+
+    def _busy(self) -> list[WorkerState]:
+        return [state for state in self.workers.values() if state.trial >= 0]
+
+    def _trial(self, number: int) -> Trial | None:
+        """The trial, where an attempt at it still matters."""
+        if number in self._testing:
+            return self._evaluated(number)
+        return next((t for t in self.study.running if t.id == number), None)
+
+    def _evaluated(self, number: int) -> Trial | None:
+        return next((e.trial for e in self.study.evaluations if e.id == number), None)
+
+    def _attempts(self, trial: int, how: str) -> int:
+        return sum(attempt.how == how for attempt in self.history.rows[trial].attempts)
+
+    def board(self) -> dict[str, object]:
+        """What the workers do just now, in JSON's types."""
+        now = time.monotonic()
+        return {
+            "time": time.time(),
+            "host": self.workers and next(iter(self.workers.values())).host,
+            "workers": [
+                {**{k: v for k, v in state.__dict__.items() if k != "since"}, "seconds": now - state.since}
+                for state in self.workers.values()
+            ],
+            "expected": self._transport.expected(),
+        }
+
+    def _line(self, trial: Trial, outcome: Outcome) -> str:
+        """One evaluation in one line of the log."""
+        value = f"{outcome.value:.6g}" if outcome.has_value else outcome.status.value
+        error = "" if outcome.stderr is None else f" ± {outcome.stderr:.2g}"
+        try:
+            best = f"best {self.study.best.value:.6g} (trial {self.study.best.id})"
+        except ValueError:
+            best = "no best yet"
+        name = "" if trial.kind is Kind.SEARCH else f" {trial.kind.value}"
+        params = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items())
+        reason = f" [{outcome.message}]" if outcome.message else ""
+        return (
+            f"{self.study.told:4d}/{self.study.budget} trial {trial.id:3d}{name}: {value}{error} "
+            f"in {outcome.seconds:.1f} s, {best}; {params}{reason}"
+        )
+
+
+def finalists(history: History, count: int) -> list[Row]:
+    """The anchors, and the `count` best other configurations, best first."""
+    sign = -1.0 if history.manifest.direction == "maximize" else 1.0
+    rows = [row for row in history.evaluations if row.outcome is not None and row.outcome.has_value]
+    anchors = [row for row in rows if row.kind in (Kind.BASE, Kind.DEFAULT)]
+    others = [row for row in rows if row.kind is Kind.SEARCH]
+    return anchors + sorted(others, key=lambda row: (sign * row.value, row.id))[:count]
+
+
+def _surviving_result(directory: Path, trial: Trial) -> Outcome | None:
+    """The outcome that the evaluation process of `trial` left behind, if it finished."""
+    try:
+        record = json.loads((directory / "evals" / f"{trial.id:06d}" / "result.json").read_bytes())
+        if record["trial"] != trial.id or record["seed"] != trial.seed:
+            return None
+        outcome = Outcome.from_json(record["outcome"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # A failure gets its retries from the living; only a result that stands is taken over.
+    return None if outcome.status in FAILURES else outcome
+
+
+def _public(message: Hello) -> dict[str, object]:
+    return {k: v for k, v in message.__dict__.items() if k != "type"}
+
+
+def _metrics(outcome: Outcome) -> str:
+    if not outcome.metrics:
+        return outcome.message or outcome.status.value
+    return ", ".join(f"{name} {value:.6g}" for name, value in outcome.metrics.items())
