@@ -1,0 +1,74 @@
+"""The optimizers by name: one explicit table, and the entry points of other packages.
+
+A package adds its own under the entry point group `fractopt.optimizers`, name = "module:Class".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from fractopt.optimizer.base import Optimizer
+from fractopt.space import Space
+
+GROUP = "fractopt.optimizers"
+
+# Imported when asked for: scipy.stats alone takes half a second.
+OPTIMIZERS: dict[str, str] = {
+    "grid": "fractopt.optimizer.grid:Grid",
+    "lhs": "fractopt.optimizer.lhs:LatinHypercube",
+    "random": "fractopt.optimizer.uniform:Uniform",
+    "sobol": "fractopt.optimizer.sobol:Sobol",
+    "soo": "fractopt.optimizer.soo:SOO",
+}
+
+
+def names() -> tuple[str, ...]:
+    """All that can be asked for, ours first."""
+    return (*OPTIMIZERS, *sorted(point for point in _foreign() if point not in OPTIMIZERS))
+
+
+def find(name: str) -> type[Optimizer]:
+    """The optimizer's class. Raises ValueError for an unknown name, naming the nearest."""
+    if name in OPTIMIZERS:
+        module, _, attribute = OPTIMIZERS[name].partition(":")
+        return cast(type[Optimizer], getattr(import_module(module), attribute))
+    foreign = _foreign()
+    if name in foreign:
+        return cast(type[Optimizer], foreign[name].load())
+    nearest = difflib.get_close_matches(name, names(), n=1)
+    raise ValueError(
+        f"unknown optimizer {name!r}"
+        + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+        + f" Expected one of {', '.join(names())}"
+    )
+
+
+def create(name: str, space: Space, seed: int, settings: Mapping[str, Any]) -> Optimizer:
+    """A fresh optimizer.
+
+    Raises ValueError for an unknown name, an unknown or wrong setting, or a space that the
+    optimizer cannot search.
+    """
+    optimizer = find(name)
+    known = [field.name for field in dataclasses.fields(optimizer.Settings)]
+    for key in settings:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            raise ValueError(
+                f"optimizer {name!r} has no setting {key!r}"
+                + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+                + f" It has {', '.join(known) if known else 'none'}"
+            )
+    reason = optimizer.supports(space)
+    if reason is not None:
+        raise ValueError(f"optimizer {name!r} cannot search this space: {reason}")
+    return optimizer(space, seed, optimizer.Settings(**settings))
+
+
+def _foreign() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}

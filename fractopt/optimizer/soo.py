@@ -1,0 +1,167 @@
+"""SOO, simultaneous optimistic optimisation, on a tree of boxes.
+
+Munos (2011), "Optimistic optimization of a deterministic function without the knowledge of its
+smoothness", NIPS 24, algorithm 2 (there maximising; here minimising). With t the number of
+expansions so far, one sweep is
+
+    bound = +inf
+    for h = 0 .. min(depth of the tree, h_max(t)):     # both re-read as the sweep goes on
+        i = the best leaf of depth h
+        if i exists and f(i) <= bound: split i into K along its longest side; bound = f(i)
+
+Where the paper leaves a choice: of equal leaves the oldest, of equal sides the lowest axis; and for
+odd K the middle child has its parent's centre, so it inherits the value: K - 1 evaluations a split.
+
+Departures, each for a case the paper does not have:
+
+* Several workers. A leaf whose value is not known yet is not eligible, and the sweep goes on
+  without it: nobody waits while another leaf can be split. With one worker nothing is ever pending
+  when a decision is due, and the sequence is the paper's.
+* No eligible leaf within h_max, but one below it (its elders all pending or exhausted; or K = 2,
+  where h_max(t) = sqrt(t) alone would end the search after 3 expansions): the shallowest of them is
+  split. A search ends when no eligible leaf is left at all.
+* Discrete parameters. A side that holds a single value is not split, and a box that holds a single
+  point, or is too small for double precision, is never expanded.
+* Failures. A trial without a value counts as +inf: it stays a leaf and is expanded only where its
+  depth has nothing better and the bound is still +inf.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from fractopt.space import BoolArray, Space
+from fractopt.tree import BoxTree
+from fractopt.trial import Asked, Event, Expanded, Kind, Recorded, Told
+
+
+@dataclass(frozen=True)
+class SOOSettings:
+    """`children` is K, the boxes made by a split; odd K saves one evaluation of K.
+
+    `h_max` limits the depth of expansions: "sqrt" is the paper's sqrt(t), the cautious choice;
+    "log" is 10 ln(t)^1.5 (Preux, Munos, Valko 2014, "Bandits attack function optimization", CEC),
+    which hardly limits, and pays in high dimensions where the centre of the best box is near.
+    """
+
+    children: int = 3
+    h_max: Literal["sqrt", "log"] = "sqrt"
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.children <= 1024:
+            raise ValueError(f"children: expected 2 to 1024, got {self.children}")
+        if self.h_max not in ("sqrt", "log"):
+            raise ValueError(f"h_max: expected 'sqrt' or 'log', got {self.h_max!r}")
+
+
+class SOO:
+    """See the module's text. State: the tree, where the sweep stands, and what is not told yet."""
+
+    name: ClassVar[str] = "soo"
+    version: ClassVar[int] = 1
+    observes: ClassVar[bool] = False  # a foreign point belongs to no box centre
+    Settings: ClassVar[type[SOOSettings]] = SOOSettings
+
+    def __init__(self, space: Space, seed: int, settings: SOOSettings) -> None:
+        self.space = space
+        self.settings = settings
+        self.tree = BoxTree(space.dimension, settings.children)
+        self.expansions = 0
+        self._unasked = deque([0])  # created and to be evaluated, oldest first
+        self._asked: dict[int, int] = {}  # running trial -> its node
+        self._sweep = 0
+        self._depth = 0  # the next depth of the sweep
+        self._bound = math.inf
+
+    @classmethod
+    def supports(cls, space: Space) -> str | None:
+        return None
+
+    def decide(self, n: int, rng: np.random.Generator) -> Recorded | None:
+        if self._unasked:
+            node = np.array([self._unasked[i] for i in range(min(n, len(self._unasked)))], np.int64)
+            slot = np.array([self.tree.slot(i) for i in node.tolist()], np.int64)
+            return Asked.points(self.tree.centres(node), node, slot)
+        return self._rest_of_sweep() or self._next_sweep()
+
+    def apply(self, event: Event) -> None:
+        if isinstance(event, Asked) and event.kind is Kind.SEARCH:
+            self._apply_asked(event)
+        elif isinstance(event, Told):
+            for trial, loss in zip(event.ids.tolist(), event.loss.tolist(), strict=True):
+                self._set_value(self._asked.pop(trial), loss)
+        elif isinstance(event, Expanded):
+            for node, axis in zip(event.node.tolist(), event.axis.tolist(), strict=True):
+                self._expand(node, axis)
+            self._sweep, self._depth, self._bound = event.sweep, event.depth + 1, event.bound
+
+    # --- deciding
+
+    def _depth_limit(self) -> int:
+        if self.settings.h_max == "sqrt":
+            return math.isqrt(self.expansions)
+        return int(10.0 * math.log(max(self.expansions, 1)) ** 1.5)  # ln 0: the root alone
+
+    def _rest_of_sweep(self) -> Expanded | None:
+        for depth in range(self._depth, min(self.tree.deepest, self._depth_limit()) + 1):
+            leaf = self.tree.best(depth)
+            if leaf >= 0 and self.tree.value(leaf) <= self._bound:
+                return self._expansion(leaf, self._sweep, depth)
+        return None
+
+    def _next_sweep(self) -> Expanded | None:
+        # With the bound at +inf the first eligible leaf is split, beyond h_max too (see the departures).
+        for depth in range(self.tree.deepest + 1):
+            leaf = self.tree.best(depth)
+            if leaf >= 0:
+                return self._expansion(leaf, self._sweep + 1, depth)
+        return None
+
+    def _expansion(self, leaf: int, sweep: int, depth: int) -> Expanded:
+        axis = self.tree.longest_axis(leaf, self._divisible(leaf))
+        return Expanded(
+            np.array([leaf], np.int64), np.array([axis], np.int64), sweep, depth, self.tree.value(leaf)
+        )
+
+    # --- applying
+
+    def _apply_asked(self, event: Asked) -> None:
+        for trial, unit, node, slot in zip(
+            event.ids.tolist(), event.unit, event.node.tolist(), event.slot.tolist(), strict=True
+        ):
+            expected = self._unasked.popleft() if self._unasked else -1
+            if node != expected:
+                raise ValueError(f"trial {trial} was recorded for node {node}, this tree asks for {expected}")
+            centre = self.tree.centre(node)
+            if slot != self.tree.slot(node) or not np.array_equal(centre, unit):
+                raise ValueError(
+                    f"trial {trial} was recorded at {unit.tolist()} (node {node}, slot {slot}), but this "
+                    f"tree has {centre.tolist()} (slot {self.tree.slot(node)}) there: the record is damaged, "
+                    "or was written for another space or another K, or by another build"
+                )
+            self._asked[trial] = node
+
+    def _expand(self, node: int, axis: int) -> None:
+        value = self.tree.value(node)
+        first = self.tree.split(node, axis)
+        self.expansions += 1
+        children = self.settings.children
+        middle = first + children // 2 if children % 2 else -1
+        for child in range(first, first + children):
+            if child == middle:
+                self._set_value(child, value)
+            else:
+                self._unasked.append(child)
+
+    def _set_value(self, node: int, value: float) -> None:
+        if self.tree.longest_axis(node, self._divisible(node)) < 0:
+            self.tree.close(node)
+        self.tree.set_value(node, value)
+
+    def _divisible(self, node: int) -> BoolArray:
+        return self.space.divisible(self.tree.lower(node), self.tree.upper(node))
