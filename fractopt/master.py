@@ -131,6 +131,7 @@ class Master:
         self._unusable: dict[int, str] = {}
         self._ending: Ending | None = None
         self._stop: str | None = None
+        self._failures = sum(n for status, n in self.history.counts().items() if status in FAILURES)
         self._next_board = 0.0
 
     @property
@@ -272,10 +273,10 @@ class Master:
         self._reports.append(self._line(trial, outcome))
         if outcome.status is Status.FAILED and self._policy.then == "abort":
             self._fail(f"trial {trial.id} failed: {outcome.message}")
-        told = self.study.evaluations
-        failures = sum(e.outcome.status in FAILURES for e in told)
-        if len(told) >= self._policy.abort_after and failures > self._policy.abort_rate * len(told):
-            self._fail(f"{failures} of {len(told)} evaluations failed, the last one with: {outcome.message}")
+        self._failures += outcome.status in FAILURES
+        told = self.study.told
+        if told >= self._policy.abort_after and self._failures > self._policy.abort_rate * told:
+            self._fail(f"{self._failures} of {told} evaluations failed, the last one with: {outcome.message}")
 
     def _retry(self, number: int, how: str, message: str) -> None:
         """The attempt ended without an outcome: send the trial again, first, until the policy ends it."""
