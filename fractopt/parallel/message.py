@@ -15,6 +15,7 @@ from fractopt.space import Value
 from fractopt.trial import Outcome, number_to_json
 
 MAX_BYTES = 1 << 20  # of one message; a runaway result or traceback is cut before it is sent
+NO_TRIAL = -1  # in `Progress`: the evaluation process is being set up, no task waits for it yet
 MAX_TEXT = 4096  # characters kept of any free text that an evaluation produced
 
 
@@ -55,16 +56,51 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Node:
+    """Worker to its transport, at start: where it runs.
+
+    `node` tells apart nodes of equal host names, `visible` are the accelerators it may use, as
+    CUDA_VISIBLE_DEVICES names them, `cores` the CPU cores it may run on.
+    """
+
+    worker: int
+    host: str
+    node: str
+    visible: list[str]
+    cores: list[int]
+    type: ClassVar[str] = "node"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Transport to worker, before `Setup`: its share of its node."""
+
+    worker: int
+    device: str
+    threads: int
+    type: ClassVar[str] = "place"
+
+
+@dataclass(frozen=True)
 class Stop:
-    """Master to worker: end the evaluation process, then yourself."""
+    """Master to worker: end the evaluation process within `grace_s` seconds, then yourself.
+
+    `lost` says that ranks were lost, after which MPI_Finalize may hang and must not be called.
+    """
 
     reason: str = ""
+    grace_s: float = 5.0
+    lost: bool = False
     type: ClassVar[str] = "stop"
 
 
 @dataclass(frozen=True)
 class Hello:
-    """Worker to master: ready for tasks. `device` is the visible accelerator, "" on a CPU."""
+    """Worker to master, once: ready for tasks, the objective is built.
+
+    `device` is the visible accelerator, "" on a CPU; `threads` its share of the node's cores; `pid`
+    the worker's own process, not the evaluation process.
+    """
 
     worker: int
     host: str
@@ -76,7 +112,11 @@ class Hello:
 
 @dataclass(frozen=True)
 class Progress:
-    """Worker to master: where an evaluation stands; `pid` is the evaluation process."""
+    """Worker to master: where an evaluation stands; `pid` is the evaluation process.
+
+    While an objective is being built without a task waiting for it, the phase is "setup" and
+    `trial` is NO_TRIAL.
+    """
 
     worker: int
     trial: int
@@ -143,11 +183,26 @@ class Gone:
 
 
 FromWorker: TypeAlias = Hello | Progress | Finished | Ended | Unusable | Crashed | Gone
-ToWorker: TypeAlias = Setup | Task | Stop
-Message: TypeAlias = FromWorker | ToWorker
+ToWorker: TypeAlias = Place | Setup | Task | Stop
+Message: TypeAlias = FromWorker | Node | ToWorker
 _MESSAGES: dict[str, type[Message]] = {
     cls.type: cls
-    for cls in (Setup, Task, Stop, Hello, Progress, Finished, Ended, Unusable, Crashed, Gone)
+    for cls in (
+        *(Node, Hello, Progress, Finished, Ended, Unusable, Crashed, Gone),
+        *(Place, Setup, Task, Stop),
+    )
+}
+_NUMBER = (int, float)
+_JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON makes of a field's annotation
+    "int": (int,),
+    "str": (str,),
+    "bool": (bool,),
+    "float": _NUMBER,
+    "float | None": (*_NUMBER, str, type(None)),  # text: an infinity or a NaN
+    "list[str]": (list,),
+    "list[int]": (list,),
+    "Mapping[str, Any]": (dict,),
+    "Mapping[str, Value]": (dict,),
 }
 
 
@@ -176,6 +231,10 @@ def decode(line: bytes) -> Message:
         cls = _MESSAGES[record.pop("type")]
         if set(record) != {f.name for f in fields(cls)}:
             raise ValueError(f"wrong fields {sorted(record)}")
+        for f in fields(cls):
+            expected = _JSON_TYPES.get(str(f.type), (object,))
+            if type(record[f.name]) not in expected and expected != (object,):
+                raise ValueError(f"{f.name} is a {type(record[f.name]).__name__}, not {f.type}")
         if cls is Setup:
             record["limits"] = Limits(**record["limits"])
         if cls is Finished:

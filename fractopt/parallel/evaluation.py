@@ -1,0 +1,259 @@
+"""The evaluation process: builds the objective once, then evaluates one task after another.
+
+    python -m fractopt.parallel.evaluation CONTROL_FD RESULT_FD PARENT_PID
+
+reads `Setup` and then `Task`s as lines from the control pipe and answers on the result pipe with
+`Hello` or `Unusable`, and with `Progress` and `Finished`. It never outlives its parent: see `group`.
+The worker number in its answers is the parent's to fill in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fractopt.objective.base import Evaluation, Objective, Report, UnusableError
+from fractopt.parallel.message import (
+    MAX_BYTES,
+    MAX_TEXT,
+    NO_TRIAL,
+    Finished,
+    Hello,
+    Message,
+    Progress,
+    Setup,
+    Task,
+    Unusable,
+    decode,
+    encode,
+)
+from fractopt.trial import Kind, Outcome, Status
+
+Build: TypeAlias = Callable[[Mapping[str, Any]], Objective]
+
+REPORT_EVERY_S = 0.5  # between two `Progress` of the same phase
+PHASE_EVERY_S = 0.05  # between two `Progress` of different phases
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in the text of a RuntimeError, as torch has it
+_PR_SET_PDEATHSIG = 1
+
+
+def main(argv: list[str], build: Build | None = None) -> int:
+    """Serve tasks until the control pipe ends; the exit code is 1 where the objective is unusable."""
+    control, results, parent = map(int, argv)
+    for fd in (control, results):
+        os.set_inheritable(fd, False)
+    die_with(parent)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    channel = Channel(results)
+    with os.fdopen(control, "rb") as lines:
+        setup = decode(lines.readline())
+        if not isinstance(setup, Setup):
+            raise ValueError(f"expected a setup message first, got {setup.type!r}")
+        channel.send(Progress(0, NO_TRIAL, 0, "setup", 0, 0, None, os.getpid()))
+        try:
+            objective = (build or registered())(setup.objective)
+        except UnusableError as error:
+            channel.send(Unusable(0, str(error)[:MAX_TEXT]))
+            return 1
+        except Exception as error:
+            channel.send(Unusable(0, f"the objective could not be set up: {describe(error)}"))
+            return 1
+        channel.send(Hello(0, socket.gethostname(), os.getpid(), "", 0))
+        directory = Path(setup.directory) if setup.directory else None
+        every_s = min(REPORT_EVERY_S, (setup.limits.stall_timeout_s or REPORT_EVERY_S) / 4)
+        for line in lines:
+            task = decode(line)
+            if not isinstance(task, Task):
+                raise ValueError(f"expected a task, got a {task.type!r} message")
+            started = time.monotonic()
+            with redirected(directory, task.trial):
+                outcome = run(objective, task, directory, Reporter(channel, task, every_s))
+            channel.send(Finished(0, task.trial, task.attempt, outcome, time.monotonic() - started))
+    return 0
+
+
+def registered() -> Build:
+    """The registry's `build`, imported late: what objectives need is theirs to load, not ours."""
+    from fractopt.objective.registry import build
+
+    return build
+
+
+def run(objective: Objective, task: Task, directory: Path | None, report: Report) -> Outcome:
+    """One attempt at one trial, whose outcome is also kept in its directory as `result.json`.
+
+    Never raises for what the objective does: an exception is an outcome.
+    """
+    place = None if directory is None else directory / "evals" / f"{task.trial:06d}"
+    started = time.monotonic()
+    try:
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+        evaluation = Evaluation(
+            task.trial, Kind(task.kind), task.params, task.seed, task.attempt, place, task.test
+        )
+        outcome = _checked(objective(evaluation, report))
+        if not outcome.seconds:
+            outcome = replace(outcome, seconds=time.monotonic() - started)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit, and what libraries derive from BaseException
+        traceback.print_exc()
+        status = Status.OOM if _is_out_of_memory(error) else Status.FAILED
+        outcome = Outcome(status, seconds=time.monotonic() - started, message=describe(error))
+    if place is not None:
+        try:
+            _keep(place, task, outcome)
+        except OSError as error:
+            print(f"the result could not be kept in {place}: {error}", file=sys.stderr)
+    return outcome
+
+
+def describe(error: BaseException) -> str:
+    """`Type: text` on the first line, then the end of the traceback, MAX_TEXT characters in all."""
+    text = str(error).strip()
+    head = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    head = " ".join(head.split())[: MAX_TEXT // 2]
+    trace = "".join(traceback.format_exception(error))
+    return f"{head}\n{trace[-(MAX_TEXT - len(head) - 1):]}"
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent` dies; leave at once where it has already died."""
+    with suppress(AttributeError, OSError):  # not Linux: the guard of the group remains
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class Channel:
+    """The result pipe. Whole lines only, also from an objective that reports from threads."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        line = memoryview(encode(message))
+        with self._lock:
+            while line:
+                line = line[os.write(self._fd, line) :]
+
+
+class Reporter:
+    """The `Report` given to an objective: a `Progress` now and then, the first one always."""
+
+    def __init__(self, channel: Channel, task: Task, every_s: float) -> None:
+        self._channel, self._task, self._every_s = channel, task, every_s
+        self._phase: str | None = None
+        self._sent_at = 0.0
+
+    def __call__(self, phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
+        now = time.monotonic()
+        wait_s = self._every_s if phase == self._phase else min(PHASE_EVERY_S, self._every_s)
+        if self._phase is not None and now - self._sent_at < wait_s:
+            return
+        self._phase, self._sent_at = phase, now
+        number = None if loss is None else float(loss)
+        of = self._task.trial, self._task.attempt
+        self._channel.send(Progress(0, *of, str(phase)[:80], int(step), int(total), number, os.getpid()))
+
+
+@contextmanager
+def redirected(directory: Path | None, trial: int) -> Iterator[None]:
+    """Append what this process and its children print to the files of `trial`.
+
+    File descriptors 1 and 2 themselves are turned round, so that C code and commands are caught too.
+    Without a directory the output stays where it was, and only the latest evaluation's is kept.
+    """
+    if directory is None:
+        with suppress(OSError):  # a terminal or a pipe has no length
+            os.ftruncate(1, 0)
+        yield
+        _flush()
+        return
+    place = directory / "evals" / f"{trial:06d}"
+    _flush()
+    saved = os.dup(1), os.dup(2)
+    try:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            for fd, name in ((1, "stdout.log"), (2, "stderr.log")):
+                file = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+                os.dup2(file, fd)
+                os.close(file)
+        except OSError as error:  # `run` makes it the outcome if the objective cannot write either
+            print(f"no output files in {place}: {error}", file=sys.stderr)
+        yield
+    finally:
+        _flush()
+        for fd, old in zip((1, 2), saved, strict=True):
+            os.dup2(old, fd)
+            os.close(old)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # user code may have closed it
+            stream.flush()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).fflush(None)  # C code in this process has a buffer of its own
+
+
+def _checked(outcome: object) -> Outcome:
+    if not isinstance(outcome, Outcome):
+        raise TypeError(f"the objective returned a {type(outcome).__name__}, expected an Outcome")
+    plain = replace(  # numpy and torch scalars are no JSON
+        outcome,
+        value=float(outcome.value),
+        stderr=None if outcome.stderr is None else float(outcome.stderr),
+        metrics={str(name): float(number) for name, number in outcome.metrics.items()},
+        seconds=float(outcome.seconds),
+        message=str(outcome.message)[:MAX_TEXT],
+    )
+    size = len(json.dumps(plain.to_json()))
+    if size > MAX_BYTES // 2:
+        raise ValueError(f"the objective returned {size} bytes of metrics, more than {MAX_BYTES // 2}")
+    return plain
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """By the name of the type: torch may not even be installed."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"}:
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def _keep(place: Path, task: Task, outcome: Outcome) -> None:
+    """Write `result.json` so that it is there whole or not at all, whatever happens."""
+    record = {"trial": task.trial, "attempt": task.attempt, "seed": task.seed, "outcome": outcome.to_json()}
+    temporary = place / f"result.json.{os.getpid()}.tmp"
+    with temporary.open("w") as file:
+        json.dump(record, file, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(place / "result.json")
+    for directory in (place, place.parent):
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,188 @@
+"""The process group of one evaluation process: started with a guard, fed, signalled, known to be gone.
+
+What must never happen is an evaluation that outlives its rank and keeps the GPU. The evaluation
+process itself asks the kernel to be killed with its parent (PR_SET_PDEATHSIG), but that signal
+reaches no process it started in turn, and arrives before anything in the process could pass it on
+(a thread watching a pipe for EOF lost that race in 8 of 10 trials). So the group is led by a guard:
+a shell that holds the reading end of a pipe whose only writing end is ours, and kills its whole
+group on EOF. It is there before the evaluation process is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from fractopt.parallel.message import MAX_BYTES
+
+_GUARD = ("/bin/sh", "-c", "trap '' HUP INT TERM; read -r _; kill -KILL 0", "fractopt-guard")
+_FOREIGN_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI", "HYDRA_", "HYDI_", "SLURM_STEP_")
+_FOREIGN = {
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
+    *("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_PROCID", "SLURM_LOCALID"),
+}
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def evaluation_environment(environ: Mapping[str, str], device: str, threads: int) -> dict[str, str]:
+    """The environment of an evaluation process that sees `device` only and computes on `threads`.
+
+    Nothing of the launcher's is left in it: under these variables Lightning starts MPI a second time
+    and hangs, and lm-eval returns nothing on what it takes for a rank other than zero.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(_FOREIGN_PREFIXES) and name not in _FOREIGN
+    }
+    return {**kept, "CUDA_VISIBLE_DEVICES": device, **{name: str(threads) for name in _THREADS}}
+
+
+class ProcessGroup:
+    """An evaluation process, its guard, and all they start.
+
+    `command` is an argv, completed by the numbers of the control and result pipe and our own pid;
+    `log` takes what the process prints where it does not redirect it itself.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
+        life_read, self._life = os.pipe()
+        control_read, self._control = os.pipe()
+        self._results, results_write = os.pipe()
+        self._pending = b""
+        self._ended = False
+        self._pidfd = -1
+        try:
+            self._guard = subprocess.Popen(
+                _GUARD, stdin=life_read, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+            )
+            self.id = self._guard.pid
+            self._process = subprocess.Popen(
+                [*command, str(control_read), str(results_write), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                pass_fds=(control_read, results_write),
+                process_group=self.id,
+            )
+        except BaseException:
+            os.close(self._life)  # ends the guard, where it was started
+            os.close(self._control)
+            os.close(self._results)
+            raise
+        finally:
+            for fd in (life_read, control_read, results_write):
+                os.close(fd)
+        for fd in (self._control, self._results):
+            os.set_blocking(fd, False)
+        with suppress(OSError, AttributeError):  # an old kernel: the death is seen at the next poll
+            self._pidfd = os.pidfd_open(self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        """The evaluation process's own."""
+        return self._process.pid
+
+    def filenos(self) -> list[int]:
+        """What becomes readable when a result arrives or the evaluation process dies."""
+        results = -1 if self._ended else self._results  # at EOF it would be readable for ever
+        return [fd for fd in (results, self._pidfd) if fd >= 0]
+
+    @property
+    def death_is_seen(self) -> bool:
+        """Whether `filenos` tells of a death; where not, somebody has to ask."""
+        return self._pidfd >= 0
+
+    def write(self, data: bytes) -> None:
+        """Queue `data` for the control pipe; `flush` goes on where the pipe is full."""
+        self._pending += data
+        self.flush()
+
+    def flush(self) -> bool:
+        """Whether all that was written is in the pipe, or the process no longer reads."""
+        while self._pending:
+            try:
+                self._pending = self._pending[os.write(self._control, self._pending) :]
+            except BlockingIOError:
+                return False
+            except BrokenPipeError:
+                self._pending = b""
+        return True
+
+    def read(self) -> bytes:
+        """What is on the result pipe, at most MAX_BYTES of it, without waiting."""
+        chunks = []
+        room = MAX_BYTES
+        while room > 0:
+            try:
+                chunk = os.read(self._results, min(room, 1 << 16))
+            except BlockingIOError:
+                break
+            if not chunk:  # EOF, which a forked grandchild can delay: it is never taken for a death
+                self._ended = True
+                break
+            chunks.append(chunk)
+            room -= len(chunk)
+        return b"".join(chunks)
+
+    def returncode(self) -> int | None:
+        """Of the evaluation process, negative for a signal; None while it lives."""
+        return self._process.poll()
+
+    def dismiss(self) -> None:
+        """Ask an idle evaluation process to leave by itself, through EOF on its control pipe."""
+        if self._control >= 0:
+            os.close(self._control)
+            self._control, self._pending = -1, b""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the group."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.id, number)
+
+    def deserted(self) -> bool:
+        """Whether the guard is all that is left."""
+        members = _members(self.id)
+        return self.returncode() is not None and (members is None or members <= {self.id})
+
+    def gone(self) -> bool:
+        """Whether no process of the group is left alive; true some time after it got SIGKILL."""
+        self._process.poll()
+        self._guard.poll()
+        try:
+            os.killpg(self.id, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        # A zombie whose new parent does not reap it (PID 1 of many containers) stays for ever and
+        # keeps its group in existence, but holds no memory and no device.
+        return _members(self.id) == set()
+
+    def close(self) -> None:
+        """Release the pipes of a group that is gone."""
+        self.dismiss()
+        for fd in (self._life, self._results, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
+        self._life = self._results = self._pidfd = -1
+
+
+def _members(group: int) -> set[int] | None:
+    """The processes of `group` that are no zombies; None where there is no /proc to tell."""
+    entries = list(Path("/proc").glob("[0-9]*/stat"))
+    if not entries:
+        return None
+    members = set()
+    for entry in entries:
+        with suppress(OSError):  # it ended while we looked
+            state, _, of = entry.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(of) == group and state not in "ZX":
+                members.add(int(entry.parent.name))
+    return members

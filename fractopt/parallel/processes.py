@@ -1,0 +1,77 @@
+"""Workers without MPI: supervised evaluation processes on this machine, reached by pipes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from collections.abc import Sequence
+
+from fractopt.parallel import gpu
+from fractopt.parallel.message import Ended, Finished, FromWorker, Hello, Setup, Task, Unusable
+from fractopt.parallel.worker import COMMAND, Supervisor, end
+
+log = logging.getLogger(__name__)
+
+
+class ProcessesTransport:
+    """`workers` evaluation processes, numbered from 1, that share this machine's devices and cores.
+
+    `threads` overrides each worker's share of the cores. To be used from one thread, which must live
+    as long as the transport: the kernel ends the evaluation processes with the thread that started
+    them. Raises ValueError for less than one worker.
+    """
+
+    def __init__(self, workers: int, *, threads: int | None = None, command: Sequence[str] = COMMAND) -> None:
+        if workers < 1:
+            raise ValueError(f"expected at least 1 worker, got {workers}")
+        self._workers = workers
+        self._threads = threads
+        self._command = tuple(command)
+        self._supervisors: dict[int, Supervisor] = {}
+        self._idle: set[int] = set()
+
+    def start(self, setup: Setup) -> None:
+        nodes = [gpu.node_id()] * self._workers
+        visible = gpu.visible_devices(os.environ, gpu.device_count())
+        devices = gpu.assign(nodes, [visible] * self._workers)
+        shares = gpu.threads(nodes, [gpu.usable_cores()] * self._workers)
+        for sentence in gpu.crowded(nodes, devices):
+            log.warning("%s", sentence)
+        for number, (device, share) in enumerate(zip(devices, shares, strict=True), start=1):
+            supervisor = Supervisor(number, setup, device, self._threads or share, self._command)
+            self._supervisors[number] = supervisor
+            supervisor.start()
+
+    def idle(self) -> list[int]:
+        return sorted(self._idle)
+
+    def expected(self) -> int:
+        return self._workers
+
+    def send(self, worker: int, task: Task) -> None:
+        self._idle.remove(worker)
+        self._supervisors[worker].send(task)
+
+    def receive(self, timeout_s: float) -> list[FromWorker]:
+        until = time.monotonic() + timeout_s
+        while True:
+            messages = [message for s in self._supervisors.values() for message in s.poll()]
+            now = time.monotonic()
+            if messages or now >= until:
+                break
+            due = min([until, *(s.deadline() for s in self._supervisors.values())])
+            poll = select.poll()
+            for supervisor in self._supervisors.values():
+                for fd in supervisor.filenos():
+                    poll.register(fd, select.POLLIN)
+            poll.poll(max(0.0, due - now) * 1000 + 0.5)  # milliseconds; half a one, or it wakes too early
+        self._idle |= {m.worker for m in messages if isinstance(m, (Hello, Finished, Ended))}
+        self._idle -= {m.worker for m in messages if isinstance(m, Unusable)}
+        return messages
+
+    def close(self, grace_s: float) -> None:
+        self._idle.clear()
+        end(list(self._supervisors.values()), grace_s)
+        self._supervisors.clear()
