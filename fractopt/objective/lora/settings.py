@@ -1,0 +1,233 @@
+"""What a user may say about a LoRA fine-tune: the [objective] table of a configuration.
+
+Nothing here imports torch: the master reads these settings and never trains. A value out of range
+raises ValueError with one sentence that names the field, what was given and what is expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from fractopt.space import Value
+
+TINY = "fractopt/tiny"  # the model and the data that come with the package
+
+# The searched hyperparameters. One that a space leaves out keeps the literature's default.
+DEFAULTS: MappingProxyType[str, float] = MappingProxyType(
+    {
+        "learning_rate": 2e-4,
+        "lora_rank": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.05,
+        "weight_decay": 0.01,
+    }
+)
+
+Precision = Literal["auto", "32-true", "bf16-true", "bf16-mixed"]
+Target = Literal["query", "key", "value", "projection", "mlp", "head"]
+SCORES = ("acc", "acc_norm")
+
+
+def check_space(names: Iterable[str]) -> list[str]:
+    """One sentence for each of `names` that is no hyperparameter of this objective."""
+    mistakes = []
+    for name in names:
+        if name not in DEFAULTS:
+            near = difflib.get_close_matches(name, DEFAULTS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            mistakes.append(
+                f"the lora objective knows no parameter {name!r}; {hint}it searches {', '.join(DEFAULTS)}"
+            )
+    return mistakes
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """One point of the search in native values."""
+
+    learning_rate: float
+    lora_rank: int
+    lora_alpha: float
+    lora_dropout: float
+    weight_decay: float
+
+    @classmethod
+    def of(cls, params: dict[str, Value]) -> Hyperparameters:
+        """`params` over the defaults; raises ValueError for an unknown name or an impossible value."""
+        mistakes = check_space(params)
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        values: dict[str, float] = dict(DEFAULTS)
+        for name, value in params.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{name}: expected a finite number, got {value!r}")
+            values[name] = value
+        rank = values["lora_rank"]
+        if rank != int(rank) or rank < 1:
+            raise ValueError(f"lora_rank: expected a whole number from 1, got {rank!r}")
+        if not 0.0 <= values["lora_dropout"] < 1.0:
+            raise ValueError(f"lora_dropout: expected 0 <= dropout < 1, got {values['lora_dropout']!r}")
+        for name in ("learning_rate", "lora_alpha", "weight_decay"):
+            if values[name] < 0:
+                raise ValueError(f"{name}: expected no negative number, got {values[name]!r}")
+        return cls(
+            learning_rate=float(values["learning_rate"]),
+            lora_rank=int(rank),
+            lora_alpha=values["lora_alpha"],
+            lora_dropout=float(values["lora_dropout"]),
+            weight_decay=float(values["weight_decay"]),
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base model: a `name` on the Hugging Face hub, or the `path` of a litgpt checkpoint.
+
+    A name is looked up among checkpoints on this machine; nothing is downloaded during a run.
+    `revision` other than "main" must be the commit that the checkpoint was downloaded at.
+    precision "auto": bf16-true on a GPU that has it, else 32-true.
+    """
+
+    name: str | None = None
+    path: str | None = None
+    revision: str = "main"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of_two("model", self.name, self.path)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The fine-tuning data: `name` "alpaca" or "fractopt/tiny", or the `path` of JSON records.
+
+    `path` is one file, split by `split_seed` with `val_fraction` set aside (default: litgpt's, 0.03865 of
+    alpaca, 0.05 of a file), or a directory with train.json and val.json. Each record has the keys
+    "instruction", "output" and, if it likes, "input". `split_seed` also orders the batches.
+    """
+
+    name: str | None = None
+    path: str | None = None
+    split_seed: int = 42
+    val_fraction: float | None = None
+    prompt_style: str = "alpaca"
+    mask_prompt: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of_two("data", self.name, self.path)
+        if self.name not in (None, "alpaca", TINY):
+            raise ValueError(
+                f"name: expected 'alpaca' or {TINY!r}, got {self.name!r}; other data are given as path = \"...\""
+            )
+        if self.val_fraction is not None and not 0.0 < self.val_fraction < 1.0:
+            raise ValueError(f"val_fraction: expected a number between 0 and 1, got {self.val_fraction!r}")
+
+
+@dataclass(frozen=True)
+class Train:
+    """How a fine-tune runs; the update is AdamW on the adapters, as `litgpt finetune_lora` does it.
+
+    `global_batch` samples make one optimizer step; they go through the model `micro_batch` at a time,
+    "auto" for as many as memory allows. Training ends after `epochs` over the data, or `max_steps`
+    optimizer steps if that is sooner. The learning rate rises over `warmup_steps`, then falls as a
+    cosine. `seed` is one number for every evaluation, or "per-trial" for independent noise.
+    """
+
+    targets: tuple[Target, ...] = ("query", "key", "value", "head")
+    epochs: int = 1
+    max_steps: int | None = None
+    global_batch: int = 16
+    micro_batch: int | Literal["auto"] = "auto"
+    warmup_steps: int = 100
+    schedule: Literal["cosine"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.999)
+    seed: int | Literal["per-trial"] = 1337
+
+    def __post_init__(self) -> None:
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets: expected at least one target, each once, got {list(self.targets)!r}")
+        _at_least("epochs", self.epochs, 1)
+        if self.max_steps is not None:
+            _at_least("max_steps", self.max_steps, 1)
+        _at_least("global_batch", self.global_batch, 1)
+        if self.micro_batch != "auto":
+            _at_least("micro_batch", self.micro_batch, 1)
+            if self.global_batch % self.micro_batch:
+                raise ValueError(
+                    f"micro_batch: expected a divisor of global_batch = {self.global_batch}, "
+                    f"got {self.micro_batch!r}"
+                )
+        # litgpt's warm-up divides by the number of its steps.
+        _at_least("warmup_steps", self.warmup_steps, 1)
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {list(self.betas)!r}")
+        if self.seed != "per-trial":
+            _at_least("seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a model is scored by lm-eval.
+
+    `shots` examples precede each question, `batch` contexts go through the model at once (fixed, as
+    it may change the last digits), `questions` is "all" or the number of each task's first questions.
+    """
+
+    shots: int = 0
+    batch: int = 32
+    questions: int | Literal["all"] = "all"
+    racing: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("shots", self.shots, 0)
+        _at_least("batch", self.batch, 1)
+        if self.questions != "all":
+            _at_least("questions", self.questions, 2)
+        if self.racing:
+            raise ValueError("racing: this version always asks all questions; leave it out or set it to false")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Everything the lora objective is told.
+
+    `metric` and `test_metrics` are "task/acc" or "task/acc_norm": a task of lm-eval, the path of a task's
+    YAML file, or "tiny" and "tiny-test", the questions that come with the package.
+    """
+
+    metric: str
+    model: Model
+    data: Data
+    train: Train = field(default_factory=Train)
+    score: Score = field(default_factory=Score)
+    test_metrics: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for metric in (self.metric, *self.test_metrics):
+            split_metric(metric)
+
+
+def split_metric(metric: str) -> tuple[str, str]:
+    """Task and score of "task/score"; raises ValueError for another form."""
+    task, _, score = metric.rpartition("/")
+    if not task or score not in SCORES:
+        raise ValueError(
+            f"metric: expected 'task/acc' or 'task/acc_norm' (for example 'hellaswag/acc'), got {metric!r}"
+        )
+    return task, score
+
+
+def _one_of_two(table: str, name: str | None, path: str | None) -> None:
+    if (name is None) == (path is None):
+        given = "neither" if name is None else "both"
+        raise ValueError(f"{table}: expected either name or path, got {given}")
+
+
+def _at_least(name: str, value: int, low: int) -> None:
+    if value < low:
+        raise ValueError(f"{name}: expected a whole number from {low}, got {value!r}")
