@@ -83,14 +83,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Stop:
-    """Master to worker: end the evaluation process within `grace_s` seconds, then yourself.
-
-    `lost` says that ranks were lost, after which MPI_Finalize may hang and must not be called.
-    """
+    """Master to worker: end the evaluation process within `grace_s` seconds, then yourself."""
 
     reason: str = ""
     grace_s: float = 5.0
-    lost: bool = False
     type: ClassVar[str] = "stop"
 
 

@@ -66,7 +66,7 @@ class ProcessesTransport:
             for supervisor in self._supervisors.values():
                 for fd in supervisor.filenos():
                     poll.register(fd, select.POLLIN)
-            poll.poll(max(0.0, due - now) * 1000 + 0.5)  # milliseconds; half a one, or it wakes too early
+            poll.poll(max(0.0, due - now) * 1000)  # in milliseconds, rounded up
         self._idle |= {m.worker for m in messages if isinstance(m, (Hello, Finished, Ended))}
         self._idle -= {m.worker for m in messages if isinstance(m, Unusable)}
         return messages
