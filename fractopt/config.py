@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 
 from fractopt.archive.manifest import Manifest
 from fractopt.master import FailurePolicy, TestPlan
@@ -174,6 +182,7 @@ class Config:
     limits: Limits
     policy: FailurePolicy
     text: str  # the resolved configuration, as TOML
+    absences: Sequence[str]  # what this machine lacks to run it
 
     def manifest(self) -> Manifest:
         """What a run of this configuration is; see `archive.manifest`."""
@@ -243,6 +252,7 @@ class _Checker:
         self.source = source
         self.raw = raw
         self.mistakes: list[str] = []
+        self.absences: list[str] = []
 
     def config(self) -> Config:
         self._refuse_secrets("", self.raw)
@@ -275,9 +285,7 @@ class _Checker:
             metric=metric,
             direction=direction,
             tests=TestPlan(file.test.when if file.test.metrics else "never", file.test.finalists),
-            limits=Limits(
-                file.failure.timeout, file.failure.stall_timeout, file.workers.reuse_process
-            ),
+            limits=Limits(file.failure.timeout, file.failure.stall_timeout, file.workers.reuse_process),
             policy=FailurePolicy(
                 failed_retries=file.failure.failed.retry,
                 killed_retries=file.failure.killed.retry,
@@ -286,6 +294,7 @@ class _Checker:
                 abort_after=file.failure.abort_above.after,
             ),
             text=self._resolved(file, space, optimizer_settings),
+            absences=self.absences,
         )
 
     # --- the tables
@@ -299,7 +308,7 @@ class _Checker:
             if parameter is not None:
                 parameters.append(parameter)
         if not table:
-            self._say("space", "has no parameter; add one, such as x = { type = \"float\", low = 0, high = 1 }")
+            self._say("space", 'has no parameter; add one, such as x = { type = "float", low = 0, high = 1 }')
         return Space(*parameters) if len(parameters) == len(table) and parameters else None
 
     def _parameter(self, name: str, entry: Any) -> Parameter | None:
@@ -310,7 +319,10 @@ class _Checker:
         fields = dict(entry)
         kind = fields.pop("type", None)
         if kind not in PARAMETER_TYPES:
-            self._say(f"{key}.type", f"expected one of {_listing(PARAMETER_TYPES)}{_nearest(kind, PARAMETER_TYPES)}, got {kind!r}")
+            self._say(
+                f"{key}.type",
+                f"expected one of {_listing(PARAMETER_TYPES)}{_nearest(kind, PARAMETER_TYPES)}, got {kind!r}",
+            )
             return None
         cls = PARAMETER_TYPES[kind]
         known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "edges")]
@@ -374,11 +386,15 @@ class _Checker:
         kind = settings.pop("kind", None)
         if kind not in objectives.OBJECTIVES:
             known = objectives.OBJECTIVES
-            self._say("objective.kind", f"expected one of {_listing(known)}{_nearest(kind, known)}, got {kind!r}")
+            self._say(
+                "objective.kind", f"expected one of {_listing(known)}{_nearest(kind, known)}, got {kind!r}"
+            )
             return "", "", "minimize", nothing
         cls = objectives.settings_type(kind)
         takes_metric = any(f.name == "metric" for f in dataclasses.fields(cls))
-        metric = str(settings.get("metric", "value")) if takes_metric else str(settings.pop("metric", "value"))
+        metric = (
+            str(settings.get("metric", "value")) if takes_metric else str(settings.pop("metric", "value"))
+        )
         direction = settings.pop("direction", "maximize" if kind == "lora" else "minimize")
         if direction not in ("minimize", "maximize"):
             self._say("objective.direction", f'expected "minimize" or "maximize", got {direction!r}')
@@ -389,17 +405,13 @@ class _Checker:
         elif metrics:
             self._say("test.metrics", f"the objective {kind!r} has no test metrics; leave the table out")
         checked = self._validate_settings(cls, settings, ("objective",))
-        if space is not None:
-            for mistake in objectives.check_space(kind, space.names):
-                self._say("space", mistake)
-        if checked is not None:
-            for mistake in objectives.check_files(kind, checked):
+        if checked is not None and space is not None:
+            for mistake in checked.mistakes(space):
                 self._say("objective", mistake)
+        self.absences = [] if checked is None else checked.absences()
         return kind, metric, direction, nothing if checked is None else _plain(checked)
 
-    def _default(
-        self, table: Any, space: Space | None
-    ) -> tuple[dict[str, Value] | None, dict[str, Value]]:
+    def _default(self, table: Any, space: Space | None) -> tuple[dict[str, Value] | None, dict[str, Value]]:
         if not isinstance(table, dict) or space is None:
             return None, {}
         values: dict[str, Value] = {}
@@ -408,7 +420,9 @@ class _Checker:
                 self._unknown(f"default.{name}", name, space.names)
         for parameter in space.parameters:
             if parameter.name not in table:
-                self._say(f"default.{parameter.name}", "is missing: every parameter of the space needs a default")
+                self._say(
+                    f"default.{parameter.name}", "is missing: every parameter of the space needs a default"
+                )
                 continue
             try:
                 values[parameter.name] = parameter.project(table[parameter.name])
@@ -430,7 +444,9 @@ class _Checker:
             if isinstance(value, dict):
                 self._refuse_secrets(f"{prefix}{name}.", value)
             elif SECRET.search(name):
-                self._say(f"{prefix}{name}", "secrets come from the environment only (HF_TOKEN), never from a file")
+                self._say(
+                    f"{prefix}{name}", "secrets come from the environment only (HF_TOKEN), never from a file"
+                )
 
     def _validate(self, model: type[_Table], data: Any, prefix: tuple[str, ...]) -> Any:
         try:

@@ -145,7 +145,8 @@ class Master:
     def run(self) -> Ending:
         """Run to the end of the budget, or to whatever ends the run before. Leaves the archive open."""
         self._take_up()
-        self._transport.start(self._setup)
+        if not self._nothing_left():
+            self._transport.start(self._setup)
         while self._ending is None:
             self._dispatch()
             if self._ending is None:
@@ -169,7 +170,7 @@ class Master:
             self._transport.send(worker, task)
         if self._stop is not None:
             self._ending = Ending(complete=False, failed=False, reason=self._stop)
-        elif self.study.finished and not self._busy() and not self._again and self._tests_done():
+        elif self._nothing_left():
             reason = self.study.stopped or "the budget is met"
             self._ending = Ending(complete=True, failed=False, reason=reason)
 
@@ -179,9 +180,6 @@ class Master:
             asked = self.study.ask(n - len(trials))
             self._changed = len(asked) == n - len(trials)
             trials += asked
-        if len(trials) < n and self.study.finished and not self._busy() and not trials:
-            self._plan_tests()
-            trials = [self._again.popleft() for _ in range(min(n, len(self._again)))]
         return trials
 
     def _begin(self, worker: int, trial: Trial) -> Task:
@@ -233,7 +231,7 @@ class Master:
             self.workers[message.worker] = WorkerState(
                 message.worker, message.host, message.device, message.threads
             )
-            self.archive.note({"record": "worker", **_public(message)})
+            self.archive.note({"record": "worker", "time": time.time(), **message.__dict__})
             where = f"{message.host} {message.device or 'cpu'}, {message.threads} threads"
             self._reports.append(f"worker {message.worker} is ready: {where}, pid {message.pid}")
         elif isinstance(message, Finished):
@@ -262,7 +260,10 @@ class Master:
         running = {t.id: t for t in self.study.running}
         if trial not in running:
             return  # a late attempt: it is journalled, the first one counted
-        if outcome.status is Status.FAILED and self._attempts(trial, "finished") <= self._policy.failed_retries:
+        if (
+            outcome.status is Status.FAILED
+            and self._attempts(trial, "finished") <= self._policy.failed_retries
+        ):
             self._reports.append(f"trial {trial:3d} failed and is tried again: {outcome.message}")
             self._again.append(running[trial])
             return
@@ -310,6 +311,7 @@ class Master:
                 "how": how,
                 "message": text,
                 "seconds": message.seconds,
+                "time": time.time(),
             }
         )
 
@@ -352,8 +354,11 @@ class Master:
                 self._testing.add(row.id)
                 self._again.append(trial)
 
-    def _tests_done(self) -> bool:
-        return self._tests.when != "finalists" or (self._tests_planned and not self._testing)
+    def _nothing_left(self) -> bool:
+        if not self.study.finished or self._busy() or self._again:
+            return False
+        self._plan_tests()
+        return not self._testing
 
     def _preempt(self) -> None:
         """End the attempts still running; the run can be resumed and will send them again."""
@@ -406,7 +411,9 @@ class Master:
         except ValueError:
             best = "no best yet"
         name = "" if trial.kind is Kind.SEARCH else f" {trial.kind.value}"
-        params = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items())
+        params = " ".join(
+            f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()
+        )
         reason = f" [{outcome.message}]" if outcome.message else ""
         return (
             f"{self.study.told:4d}/{self.study.budget} trial {trial.id:3d}{name}: {value}{error} "
@@ -434,10 +441,6 @@ def _surviving_result(directory: Path, trial: Trial) -> Outcome | None:
         return None
     # A failure gets its retries from the living; only a result that stands is taken over.
     return None if outcome.status in FAILURES else outcome
-
-
-def _public(message: Hello) -> dict[str, object]:
-    return {k: v for k, v in message.__dict__.items() if k != "type"}
 
 
 def _metrics(outcome: Outcome) -> str:

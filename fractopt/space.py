@@ -28,9 +28,7 @@ RESOLUTION = 2**44
 
 def _check_name(name: str) -> None:
     if not name or not all(c.isalnum() or c in "_.-" for c in name):
-        raise ValueError(
-            f"a parameter's name must be letters, digits, '_', '-' or '.', got {name!r}"
-        )
+        raise ValueError(f"a parameter's name must be letters, digits, '_', '-' or '.', got {name!r}")
 
 
 def _check_bounds(name: str, low: float, high: float, log: bool) -> None:
@@ -157,9 +155,7 @@ class Int(_Discrete):
     def encode(self, value: Value) -> float:
         number = _integer(self.name, value)
         if not self.low <= number <= self.high:
-            raise ValueError(
-                f"{self.name}: expected an integer in [{self.low}, {self.high}], got {value!r}"
-            )
+            raise ValueError(f"{self.name}: expected an integer in [{self.low}, {self.high}], got {value!r}")
         return self._middle(number - self.low)
 
     def project(self, value: Value) -> int:
@@ -231,9 +227,7 @@ class Categorical(_Listed):
 
 
 Parameter: TypeAlias = Float | Int | Ordinal | Categorical
-PARAMETER_TYPES: dict[str, type[Parameter]] = {
-    cls.type: cls for cls in (Float, Int, Ordinal, Categorical)
-}
+PARAMETER_TYPES: dict[str, type[Parameter]] = {cls.type: cls for cls in (Float, Int, Ordinal, Categorical)}
 
 
 class Space:

@@ -271,9 +271,7 @@ class Stopped:
 
 Recorded: TypeAlias = Budget | Asked | Told | Expanded | Stopped
 Event: TypeAlias = Recorded | Observed
-_RECORDED: dict[str, type[Recorded]] = {
-    cls.type: cls for cls in (Budget, Asked, Told, Expanded, Stopped)
-}
+_RECORDED: dict[str, type[Recorded]] = {cls.type: cls for cls in (Budget, Asked, Told, Expanded, Stopped)}
 
 
 def event_to_json(event: Recorded) -> dict[str, Any]:

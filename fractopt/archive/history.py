@@ -50,6 +50,16 @@ class Row:
         return self.outcome.value if self.outcome else math.nan
 
 
+@dataclass
+class _Session:
+    """The time of one master, UTC seconds: from its start to its last ended attempt."""
+
+    begin: float
+    end: float
+    busy_s: float = 0.0
+    ready: dict[int, float] = field(default_factory=dict)
+
+
 class History:
     """The folded records of a run. `add` takes one more record; everything else reads."""
 
@@ -63,12 +73,9 @@ class History:
         self.budget = 0
         self.stopped: str | None = None
         self.complete = False
-        self.masters = 0
         self.workers: dict[int, Record] = {}
         self.tests: dict[int, Record] = {}
-        self.notes: list[Record] = []
-        self.busy_s = 0.0
-        self.wall_s = 0.0
+        self._sessions: list[_Session] = []
         for record in records:
             self.add(record)
 
@@ -80,26 +87,23 @@ class History:
             return
         kind = record.get("record")
         if kind == "master":
-            self.masters += 1
             self.complete = False
             self.workers.clear()
+            self._sessions.append(_Session(record["time"], record["time"]))
         elif kind == "worker":
             self.workers[record["worker"]] = record
+            self._sessions[-1].ready[record["worker"]] = record["time"]
         elif kind == "started":
-            self.rows[record["trial"]].attempts.append(
-                Attempt(
-                    record["attempt"], record["worker"], record["host"], record["device"], record["time"]
-                )
+            attempt = Attempt(
+                record["attempt"], record["worker"], record["host"], record["device"], record["time"]
             )
+            self.rows[record["trial"]].attempts.append(attempt)
         elif kind == "ended":
             self._end_attempt(record)
         elif kind == "tested":
             self.tests[record["trial"]] = record
         elif kind == "closed":
             self.complete = bool(record["complete"])
-            self.wall_s += float(record["seconds"])
-        else:
-            self.notes.append(record)
 
     def _add_event(self, event: Recorded) -> None:
         self.events.append(event)
@@ -130,12 +134,25 @@ class History:
             self.rows[number] = Row(number, event.kind, unit, params, int(event.node[i]), int(event.slot[i]))
 
     def _end_attempt(self, record: Record) -> None:
-        self.busy_s += float(record["seconds"])
+        session = self._sessions[-1]
+        session.end = max(session.end, record["time"])
+        session.busy_s += float(record["seconds"])
         attempts = self.rows[record["trial"]].attempts
         for i, attempt in enumerate(attempts):
             if attempt.number == record["attempt"] and not attempt.how:
                 ending = {k: record[k] for k in ("how", "message", "seconds")}
                 attempts[i] = Attempt(**{**attempt.__dict__, **ending})
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds from each master's start to its last result, all masters of the run together."""
+        return sum(session.end - session.begin for session in self._sessions)
+
+    @property
+    def busy_share(self) -> float:
+        """Share of the workers' time, from ready to the last result, that went into attempts."""
+        present = sum(max(s.end - ready, 0.0) for s in self._sessions for ready in s.ready.values())
+        return sum(s.busy_s for s in self._sessions) / present if present > 0 else 0.0
 
     @property
     def evaluations(self) -> list[Row]:
@@ -146,9 +163,7 @@ class History:
     def best(self) -> Row | None:
         """The best observed configuration: of equal ones the oldest; never the base model."""
         sign = -1.0 if self.manifest.direction == "maximize" else 1.0
-        rows = [
-            r for r in self.evaluations if r.outcome and r.outcome.has_value and r.kind is not Kind.BASE
-        ]
+        rows = [r for r in self.evaluations if r.outcome and r.outcome.has_value and r.kind is not Kind.BASE]
         return min(rows, key=lambda row: sign * row.value, default=None)
 
     def anchor(self, kind: Kind) -> Row | None:

@@ -80,7 +80,9 @@ class Lock:
             if holder is None:
                 if path.exists():
                     raise ArchiveError(f"{path} is not a lock of ours; look at it, and remove it to go on")
-            elif _is_gone(holder, owner) or (watch and is_alive(holder) is None and stood_still(path, holder)):
+            elif _is_gone(holder, owner) or (
+                watch and is_alive(holder) is None and stood_still(path, holder)
+            ):
                 _set_aside(path, holder)
             elif time.monotonic() > deadline:
                 raise ArchiveError(

@@ -45,7 +45,9 @@ class Manifest:
             )
         names = {f.name for f in fields(cls)}
         if set(record) != names:
-            raise ArchiveError(f"the archive's manifest has the fields {sorted(record)}, expected {sorted(names)}")
+            raise ArchiveError(
+                f"the archive's manifest has the fields {sorted(record)}, expected {sorted(names)}"
+            )
         return cls(**{**record, "anchors": tuple(record["anchors"])})
 
     def differences(self, other: Manifest) -> list[str]:
@@ -69,5 +71,9 @@ def _differences(prefix: str, mine: Any, other: Any) -> list[str]:
                 lines += _differences(dotted, mine[key], other[key])
         return lines
     # A tuple that went through JSON is a list.
-    same = list(mine) == list(other) if isinstance(mine, list | tuple) and isinstance(other, list | tuple) else mine == other
+    same = (
+        list(mine) == list(other)
+        if isinstance(mine, list | tuple) and isinstance(other, list | tuple)
+        else mine == other
+    )
     return [] if same else [f"{prefix}: {mine!r} in the archive, now {other!r}"]

@@ -53,7 +53,10 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
         if path.stat().st_size > MAX_FILE:
             raise ArchiveError(f"{path} is larger than any archive of ours ({MAX_FILE} bytes)")
         with h5py.File(path, "r", locking=False) as file:
-            if not isinstance(file.get("journal", getlink=True), h5py.HardLink) or "manifest" not in file.attrs:
+            if (
+                not isinstance(file.get("journal", getlink=True), h5py.HardLink)
+                or "manifest" not in file.attrs
+            ):
                 raise ArchiveError(f"{path} is an HDF5 file, but no archive of fractopt")
             manifest = Manifest.from_json(json.loads(_attribute(file, "manifest")))
             dataset = file["journal"]

@@ -1,10 +1,10 @@
 """One run directory: the journal that grows, the snapshot beside it, and the lock over both.
 
-    archive.h5   always a complete file, replaced atomically; alone it can be read and resumed
-    journal/     one segment for each master; the truth while a run goes on
-    run.toml     the resolved configuration        meta.json    versions, host, arguments
-    evals/       logs and results, one folder for each evaluation
-    LOCK         who runs it                       status.json  what the workers do just now
+archive.h5   always a complete file, replaced atomically; alone it can be read and resumed
+journal/     one segment for each master; the truth while a run goes on
+run.toml     the resolved configuration        meta.json    versions, host, arguments
+evals/       logs and results, one folder for each evaluation
+LOCK         who runs it                       status.json  what the workers do just now
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ class Archive:
     failing raises OSError in `commit`, with everything committed before intact.
     """
 
-    def __init__(self, directory: Path, lock: Lock, journal: JournalWriter, history: History, config: str) -> None:
+    def __init__(
+        self, directory: Path, lock: Lock, journal: JournalWriter, history: History, config: str
+    ) -> None:
         self.directory = directory
         self.history = history
         self._lock = lock
         self._journal = journal
         self._config = config
-        self._began = time.monotonic()
         self._next_snapshot = time.monotonic() + 2.0
         self._fresh = 0  # records since the last snapshot
 
@@ -63,7 +64,9 @@ class Archive:
                 f"with --out. Nothing was changed."
             )
         if directory.exists() and any(directory.iterdir()):
-            raise ArchiveError(f"{directory} is not empty and holds no run of fractopt: choose another with --out")
+            raise ArchiveError(
+                f"{directory} is not empty and holds no run of fractopt: choose another with --out"
+            )
         (directory / "journal").mkdir(parents=True, exist_ok=True)
         (directory / "evals").mkdir(exist_ok=True)
         lock = Lock.acquire(directory / "LOCK")
@@ -155,8 +158,7 @@ class Archive:
 
     def close(self, *, complete: bool, reason: str) -> None:
         """The last record, the last snapshot, and the lock given back."""
-        seconds = time.monotonic() - self._began
-        self.note({"record": "closed", "complete": complete, "reason": reason, "seconds": seconds})
+        self.note({"record": "closed", "complete": complete, "reason": reason, "time": time.time()})
         self.commit()
         self.snapshot()
         self.abandon()
@@ -188,7 +190,9 @@ def read_run(directory: Path, expected: Manifest | None = None) -> tuple[Manifes
         records = accepted(segments)
         config = config_file.read_text() if config_file.exists() else ""
     elif directory.exists() or directory.suffix == ".h5":
-        manifest, records, config = read_snapshot(directory / "archive.h5" if directory.is_dir() else directory)
+        manifest, records, config = read_snapshot(
+            directory / "archive.h5" if directory.is_dir() else directory
+        )
     else:
         raise ArchiveError(f"there is no run at {directory}")
     if expected is not None and (changed := manifest.differences(expected)):
@@ -204,4 +208,3 @@ def load(directory: str | os.PathLike[str]) -> History:
     """Read a run: a run directory, or an archive.h5 by itself. Never changes anything."""
     manifest, records, _ = read_run(Path(directory))
     return History(manifest, records)
-

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from fractopt.space import Value
+from fractopt.space import Space, Value
 from fractopt.trial import Kind, Outcome
 
 
@@ -47,6 +47,18 @@ class Objective(Protocol):
     """
 
     def __call__(self, evaluation: Evaluation, report: Report) -> Outcome: ...
+
+
+class ObjectiveSettings(Protocol):
+    """What a user may say about an objective: a frozen dataclass, importable without heavy packages."""
+
+    def mistakes(self, space: Space) -> list[str]:
+        """What cannot work whatever the machine, beyond the ranges of single fields: one line each."""
+        ...
+
+    def absences(self) -> list[str]:
+        """What this machine lacks to run it (a checkpoint, a data file): one line each."""
+        ...
 
 
 def silent(phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fractopt.objective.base import Evaluation, Report, UnusableError
+from fractopt.space import Space
 from fractopt.trial import Kind, Outcome, Status
 
 
@@ -32,6 +33,16 @@ class PythonSettings:
             raise ValueError(
                 f'function: expected "module:function", such as "mypackage.train:loss", got {self.function!r}'
             )
+
+    def mistakes(self, space: Space) -> list[str]:
+        return [
+            f"{name!r} is no Python name, and the function is called with its parameters by name"
+            for name in space.names
+            if not name.isidentifier()
+        ]
+
+    def absences(self) -> list[str]:
+        return []  # known in the evaluation process only: nothing of the user's is imported before
 
 
 class PythonFunction:

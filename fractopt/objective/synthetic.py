@@ -110,6 +110,23 @@ class SyntheticSettings:
         if self.shift_seed is not None and self.shift_seed < 0:
             raise ValueError(f"shift_seed: expected an integer >= 0, got {self.shift_seed}")
 
+    def mistakes(self, space: Space) -> list[str]:
+        dimension = self.dimension or space.dimension
+        try:
+            find(self.function).at(dimension)
+        except ValueError as error:
+            return [str(error)]
+        if dimension != space.dimension:
+            return [f"{self.function} is asked for in {dimension} dimensions, the space has {space.dimension}"]
+        return [
+            f"{self.function} needs numbers, but {parameter.name!r} is {parameter.type}"
+            for parameter in space.parameters
+            if parameter.type == "categorical"
+        ]
+
+    def absences(self) -> list[str]:
+        return []
+
 
 class Synthetic:
     """The objective of kind "synthetic"."""

@@ -252,7 +252,9 @@ class Study:
             self.optimizer.apply(event)
 
     def _apply_asked(self, event: Asked) -> None:
-        rows = zip(event.ids.tolist(), event.unit, event.node.tolist(), event.slot.tolist(), event.of.tolist())
+        rows = zip(
+            event.ids.tolist(), event.unit, event.node.tolist(), event.slot.tolist(), event.of.tolist()
+        )
         for number, unit, node, slot, of in rows:
             self._next_id = number + 1
             if of >= 0:
@@ -284,7 +286,9 @@ class Study:
         return Trial(number, kind, point, params, seed, node, slot)
 
     def _apply_told(self, event: Told) -> None:
-        for number, loss, outcome in zip(event.ids.tolist(), event.loss.tolist(), event.outcomes, strict=True):
+        for number, loss, outcome in zip(
+            event.ids.tolist(), event.loss.tolist(), event.outcomes, strict=True
+        ):
             if number in self._repeats:
                 self._unanswered.pop(number, None)
                 continue

@@ -1,0 +1,182 @@
+"""The command line. stdout carries data, everything else goes to stderr.
+
+Commands import what they need when they run: `fractopt --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fractopt.cli.console import Exit, fail, reporting
+from fractopt.cli.run import run
+
+DIRECTORY = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="fractopt")
+def main() -> None:
+    """Optimise expensive black boxes, LoRA fine-tunes first, alone or under mpirun."""
+
+
+main.add_command(run)
+
+
+@main.command()
+@click.argument("config", type=DIRECTORY)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of CONFIG.")
+@click.option("--trust-code", is_flag=True, help="Allow an objective that runs Python code of yours.")
+@reporting
+def check(config: Path, overrides: tuple[str, ...], trust_code: bool) -> None:
+    """Check CONFIG and say what it would run; all mistakes at once."""
+    from fractopt.config import parameter_lines, read_config
+
+    checked = read_config(config, (*overrides, *(["trust.code=true"] if trust_code else [])))
+    click.echo(f"{config} is valid")
+    click.echo(f"objective  {checked.objective['kind']}: {checked.direction} {checked.metric}")
+    click.echo(f"optimizer  {checked.optimizer} {dict(checked.optimizer_settings)}")
+    anchors = f", of which anchors: {', '.join(checked.run.anchors)}" if checked.run.anchors else ""
+    click.echo(f"budget     {checked.run.budget} evaluations{anchors}")
+    for line in parameter_lines(checked.space):
+        click.echo(f"space      {line}")
+    for name, given in checked.projected.items():
+        used = (checked.default or {})[name]
+        click.echo(
+            f"warning    default.{name} = {given!r} lies outside the space, {used!r} is used", err=True
+        )
+
+
+@main.command()
+@click.argument("path", type=DIRECTORY, default=Path("fractopt.toml"))
+@reporting
+def init(path: Path) -> None:
+    """Write a commented configuration to PATH (default: fractopt.toml)."""
+    from importlib.resources import files
+
+    from fractopt.archive.durable import create_file
+
+    text = files("fractopt.cli").joinpath("template.toml").read_bytes()
+    try:
+        create_file(path, text)
+    except FileExistsError:
+        fail(Exit.FAILED, f"{path} exists already and was left as it is; give another path")
+    click.echo(f"wrote {path}; next: fractopt check {path}, fractopt run {path}", err=True)
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@click.option("--check", "check_", is_flag=True, help="Only the exit code: 0 complete, 75 resumable.")
+@reporting
+def status(directory: Path, as_json: bool, check_: bool) -> None:
+    """What the run in DIRECTORY does just now, from its files alone."""
+    from fractopt.report.status import status as read_status
+    from fractopt.report.status import status_lines
+
+    report = read_status(directory)
+    if as_json:
+        click.echo(_json(report))
+    elif not check_:
+        for line in status_lines(report):
+            click.echo(line)
+    if check_:
+        raise SystemExit(Exit.DONE if report["state"] == "complete" else Exit.RESUMABLE)
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@reporting
+def best(directory: Path, as_json: bool) -> None:
+    """The best configuration of the run in DIRECTORY, against base and default."""
+    from fractopt.archive.store import load
+    from fractopt.report.verdict import best_as_json, verdict_lines
+
+    history = load(directory)
+    if history.best is None:
+        fail(Exit.FAILED, f"{directory}: no configuration has a value yet")
+    if as_json:
+        click.echo(_json(best_as_json(history, directory)))
+        return
+    for line in verdict_lines(history, directory):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+@click.argument("id", type=int)
+@reporting
+def show(directory: Path, id: int) -> None:
+    """All that is known of evaluation ID: parameters, outcome, attempts, where its logs are."""
+    from fractopt.archive.store import load
+    from fractopt.report.tables import row_lines
+
+    history = load(directory)
+    if id not in history.rows:
+        known = f"0 to {max(history.rows)}" if history.rows else "none yet"
+        fail(Exit.FAILED, f"{directory} has no evaluation {id}; it has {known}")
+    for line in row_lines(history, history.rows[id], directory):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True)
+@reporting
+def export(directory: Path, form: str) -> None:
+    """Every evaluation of the run in DIRECTORY, on stdout."""
+    from fractopt.archive.store import load
+    from fractopt.report.tables import as_csv, as_records
+
+    history = load(directory)
+    click.echo(_json(as_records(history)) if form == "json" else as_csv(history), nl=form == "json")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--optimizers", default="random,lhs,sobol,soo", show_default=True, help="Comma-separated.")
+@click.option("--budget", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--out", type=DIRECTORY, help="Write the picture and the results here.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@reporting
+def bench(name: str, optimizers: str, budget: int, seeds: int, out: Path | None, as_json: bool) -> None:
+    """Compare optimizers on the synthetic function NAME at equal budget and seeds."""
+    from fractopt.report.benchmark import run_benchmark, table_lines
+
+    try:
+        result = run_benchmark(name, [o.strip() for o in optimizers.split(",")], budget, seeds)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        click.echo(_json(result.to_json()))
+    else:
+        for line in table_lines(result):
+            click.echo(line)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.json").write_text(_json(result.to_json()) + "\n")
+        if result.dimension == 2:
+            from fractopt.report.picture import draw
+
+            draw(result, out / f"{name}.png")
+            click.echo(f"picture: {out / f'{name}.png'}", err=True)
+
+
+def _json(data: Any) -> str:
+    return json.dumps(_finite(data), indent=1, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    """JSON knows neither NaN nor infinities: they become null."""
+    if isinstance(data, dict):
+        return {str(k): _finite(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(v) for v in data]
+    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
+        return None
+    return data

@@ -1,0 +1,254 @@
+"""`fractopt run`: from a configuration to a finished, resumable or failed run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fractopt.cli.console import Exit, log_to_stderr, reporting
+
+if TYPE_CHECKING:
+    from fractopt.archive.store import Archive
+    from fractopt.config import Config
+    from fractopt.master import Ending, Master
+    from fractopt.parallel.transport import Transport
+
+log = logging.getLogger("fractopt.run")
+
+GRACE_S = 5.0  # for evaluation processes to end when the run ends
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: runs/NAME of CONFIG]")
+@click.option("--budget", type=click.IntRange(min=1), help="Evaluations in all, those of a resumed run too.")
+@click.option("--optimizer", help="Another optimizer than CONFIG's, with its own default settings.")
+@click.option("--seed", type=click.IntRange(min=0), help="Another seed than CONFIG's.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes to start without mpirun. [default: 1]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change any value of CONFIG.")
+@click.option("--trust-code", is_flag=True, help="Allow an objective that runs Python code of yours.")
+@click.option("--resume", is_flag=True, help="Continue the run in the directory, or start it.")
+@reporting
+def run(
+    config: Path,
+    out: Path | None,
+    budget: int | None,
+    optimizer: str | None,
+    seed: int | None,
+    workers: int | None,
+    overrides: tuple[str, ...],
+    trust_code: bool,
+    resume: bool,
+) -> None:
+    """Run the optimisation that CONFIG describes, alone or under mpirun.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 4 run directory in use or damaged,
+    75 stopped and resumable.
+    """
+    log_to_stderr()
+    with _transport(workers) as transport:
+        from fractopt.config import ConfigError, read_config
+
+        named = {"run.budget": budget, "run.seed": seed}
+        extra = [f"{key}={value}" for key, value in named.items() if value is not None]
+        if optimizer is not None:
+            extra += [f'optimizer.name="{optimizer}"', "optimizer.settings={}"]
+        if trust_code:
+            extra.append("trust.code=true")
+        checked = read_config(config, (*overrides, *extra))
+        if checked.absences:
+            raise ConfigError(str(config), checked.absences)
+        directory = out or Path("runs") / config.stem
+        code = _run(checked, directory, transport, resume)
+    sys.exit(code)
+
+
+def _run(config: Config, directory: Path, transport: Transport, resume: bool) -> Exit:
+    from fractopt.archive.journal import ArchiveError
+
+    for name, given in config.projected.items():
+        used = (config.default or {})[name]
+        log.warning("default.%s = %r lies outside the space, %r is used", name, given, used)
+    archive = _open(config, directory, resume)
+    try:
+        ending = _master(config, archive, transport)
+        archive.close(complete=ending.complete, reason=ending.reason)
+    except (ArchiveError, OSError, KeyboardInterrupt) as error:
+        archive.abandon()
+        if isinstance(error, KeyboardInterrupt):
+            log.error("stopped at once; what was committed stands, go on with --resume")
+            return Exit.RESUMABLE
+        raise
+    except BaseException:
+        archive.abandon()
+        raise
+    return _report(archive, directory, ending)
+
+
+def _open(config: Config, directory: Path, resume: bool) -> Archive:
+    from fractopt.archive.store import Archive, is_run
+
+    if resume and is_run(directory):
+        in_a_job = any(name in os.environ for name in ("SLURM_JOB_ID", "OAR_JOB_ID"))
+        archive = Archive.resume(directory, config.manifest(), config.text, _meta(), watch=in_a_job)
+        told = len(archive.history.evaluations)
+        log.info("resuming %s: %d of %d evaluations are there", directory, told, config.run.budget)
+        return archive
+    archive = Archive.create(directory, config.manifest(), config.text, _meta())
+    log.info("run directory %s, %d evaluations by %s", directory, config.run.budget, config.optimizer)
+    return archive
+
+
+def _master(config: Config, archive: Archive, transport: Transport) -> Ending:
+    from fractopt.master import Master
+    from fractopt.optimizer.study import Study
+    from fractopt.parallel.message import Setup
+
+    study = Study(
+        config.space,
+        config.optimizer,
+        config.run.budget,
+        seed=config.run.seed,
+        direction=config.direction,
+        anchors=config.run.anchors,
+        default=config.default,
+        settings=config.optimizer_settings,
+        record=archive.record,
+    )
+    study.fold(archive.history.events)
+    setup = Setup(config.objective, str(archive.directory.resolve()), config.limits)
+    with _display(archive.directory.name) as on_turn:
+        master = Master(
+            study,
+            transport,
+            archive,
+            setup,
+            policy=config.policy,
+            tests=config.tests,
+            walltime_s=config.walltime_s(),
+            on_turn=on_turn,
+        )
+        with _stopping(master):
+            return master.run()
+
+
+def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
+    from fractopt.report.verdict import verdict_lines
+
+    for line in verdict_lines(archive.history, directory):
+        click.echo(line)
+    log.info("%s; archive %s", ending.reason, directory / "archive.h5")
+    if ending.complete:
+        return Exit.DONE
+    log.info("resume with the same command and --resume")
+    return Exit.FAILED if ending.failed else Exit.RESUMABLE
+
+
+@contextmanager
+def _transport(workers: int | None) -> Iterator[Transport]:
+    """The workers: other ranks under a launcher, else processes of this machine.
+
+    Under a launcher only rank 0 gets past this; the others serve it and exit.
+    """
+    from fractopt.parallel.launch import launched
+
+    launch = launched(os.environ)
+    if launch.ranks > 1 and workers is not None:
+        raise click.UsageError(
+            f"--workers is for a run without a launcher; {launch.launcher} gives the ranks"
+        )
+    if launch.ranks > 1:
+        from fractopt.parallel.mpi import MpiTransport, serve
+
+        raise NotImplementedError(MpiTransport, serve)
+    from fractopt.parallel.processes import ProcessesTransport
+
+    transport = ProcessesTransport(workers or 1)
+    try:
+        yield transport
+    finally:
+        transport.close(GRACE_S)
+
+
+@contextmanager
+def _display(title: str) -> Iterator[Any]:
+    """A live picture on a terminal; nothing in a batch log, where the log's lines are enough."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from fractopt.report.live import LiveDisplay
+
+    console = Console(stderr=True)
+    log_to_stderr(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
+    try:
+        with LiveDisplay(console, title) as display:
+            yield display.update
+    finally:
+        log_to_stderr()
+
+
+@contextmanager
+def _stopping(master: Master) -> Iterator[None]:
+    """The first stop signal ends the run in order, a second Ctrl-C at once."""
+
+    def stop(number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        if number == signal.SIGINT and name in asked:
+            raise KeyboardInterrupt
+        asked.add(name)
+        master.request_stop(f"stopped by {name}")
+
+    asked: set[str] = set()
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _meta() -> dict[str, Any]:
+    """Where and with what the run is made: for people who read it years later."""
+    packages = ("fractopt", "numpy", "scipy", "h5py", "torch", "litgpt", "lm_eval", "mpi4py", "openmpi")
+    return {
+        "versions": {name: _version(name) for name in packages},
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "arguments": sys.argv[1:],
+        "directory": os.getcwd(),
+        "commit": _commit(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The git commit of the working directory, where it is a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

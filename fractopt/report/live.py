@@ -1,0 +1,58 @@
+"""The live picture of a run on a terminal."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fractopt.master import Master
+
+REFRESH_S = 0.5
+
+
+class LiveDisplay:
+    """A bar for the budget and a line for each worker, redrawn as the master turns."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[best]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task(title, total=None, best="")
+        self._live = Live(self._bar, console=console, auto_refresh=False, transient=True)
+        self._next = 0.0
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def update(self, master: Master) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + REFRESH_S
+        study = master.study
+        try:
+            best = f"best {study.best.value:.6g}"
+        except ValueError:
+            best = ""
+        self._bar.update(self._task, completed=study.told, total=study.budget, best=best)
+        picture = Table.grid(padding=(0, 2))
+        picture.add_row(self._bar)
+        for state in master.workers.values():
+            where = f"worker {state.worker} {state.host} {state.device or 'cpu'}"
+            steps = f"{state.step}/{state.total}" if state.total else ""
+            loss = "" if state.loss is None else f"loss {state.loss:.4g}"
+            what = f"trial {state.trial} {state.phase} {steps} {loss}" if state.trial >= 0 else "idle"
+            picture.add_row(f"{where}: {what} {time.monotonic() - state.since:.0f} s")
+        self._live.update(picture, refresh=True)

@@ -1,0 +1,125 @@
+"""What a run does just now, read from its files alone: no port, no connection to the master."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fractopt.archive.history import History
+from fractopt.archive.lock import is_alive, read_owner
+from fractopt.archive.store import load
+from fractopt.master import FAILURES
+from fractopt.trial import Kind
+
+STALE_S = 120.0  # a board older than this says nothing about the present
+
+
+def status(directory: Path) -> dict[str, Any]:
+    """The run in `directory` in JSON's types; raises ArchiveError where there is none."""
+    history = load(directory)
+    owner = read_owner(directory / "LOCK")
+    running = owner is not None and is_alive(owner) is not False
+    board = _board(directory) if running else {}
+    told = len(history.evaluations)
+    best, base = history.best, history.anchor(Kind.BASE)
+    return {
+        "directory": str(directory),
+        "state": "complete" if history.complete else "running" if running else "resumable",
+        "owner": owner.describe() if owner and running else None,
+        "metric": history.manifest.metric,
+        "direction": history.manifest.direction,
+        "optimizer": history.manifest.optimizer,
+        "evaluations": told,
+        "budget": history.budget,
+        "counts": history.counts(),
+        "repeats": history.repeats,
+        "best": None if best is None else {"trial": best.id, "value": best.value, "params": best.params},
+        "base": None if base is None else base.value,
+        "workers": board.get("workers", []),
+        "eta_s": _eta(history, board),
+        "failures": _failures(history),
+        "warnings": list(_warnings(history)),
+    }
+
+
+def status_lines(report: dict[str, Any]) -> Iterator[str]:
+    """The same for people."""
+    owner = f" ({report['owner']})" if report["owner"] else ""
+    yield f"{report['directory']}: {report['state']}{owner}"
+    counts = ", ".join(f"{n} {name}" for name, n in sorted(report["counts"].items()))
+    eta = report["eta_s"]
+    left = f", about {duration(eta)} left" if eta is not None and report["state"] == "running" else ""
+    yield f"{report['evaluations']} of {report['budget']} evaluations ({counts or 'none yet'}){left}"
+    if report["best"] is not None:
+        base = "" if report["base"] is None else f", base {report['base']:.6g}"
+        yield f"best {report['metric']} {report['best']['value']:.6g} (trial {report['best']['trial']}){base}"
+    for w in report["workers"]:
+        where = f"worker {w['worker']} {w['host']} {w['device'] or 'cpu'}"
+        if w["trial"] < 0:
+            yield f"{where}: idle"
+            continue
+        steps = f" {w['step']}/{w['total']}" if w["total"] else ""
+        loss = "" if w["loss"] is None else f", loss {w['loss']:.4g}"
+        end = "" if w.get("eta_s") is None else f", about {duration(w['eta_s'])} left"
+        yield f"{where}: trial {w['trial']}, {w['phase']}{steps}{loss}, {duration(w['seconds'])} so far{end}"
+    for failure in report["failures"]:
+        yield f"trial {failure['trial']} {failure['status']}: {failure['message']}"
+    for warning in report["warnings"]:
+        yield f"warning: {warning}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 42 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _board(directory: Path) -> dict[str, Any]:
+    """What the master published last, with each worker's own expected end."""
+    try:
+        board: dict[str, Any] = json.loads((directory / "status.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if time.time() - board["time"] > STALE_S:
+        return {}
+    return board
+
+
+def _eta(history: History, board: dict[str, Any]) -> float | None:
+    """Seconds until the budget is met, from the mean of the evaluations so far; sets the workers' own."""
+    durations = [a.seconds for row in history.evaluations for a in row.attempts if a.how == "finished"]
+    workers = board.get("workers", [])
+    if not durations or not workers:
+        return None
+    mean = sum(durations) / len(durations)
+    for worker in workers:
+        worker["eta_s"] = max(mean - worker["seconds"], 0.0) if worker["trial"] >= 0 else None
+    left = max(history.budget - len(history.evaluations), 0) * mean
+    done = sum(min(w["seconds"], mean) for w in workers if w["trial"] >= 0)
+    return max(left - done, 0.0) / len(workers)
+
+
+def _failures(history: History, last: int = 3) -> list[dict[str, Any]]:
+    rows = [r for r in history.evaluations if r.outcome is not None and r.outcome.status in FAILURES]
+    return [
+        {"trial": r.id, "status": r.outcome.status.value, "message": r.outcome.message}
+        for r in rows[-last:]
+        if r.outcome is not None
+    ]
+
+
+def _warnings(history: History) -> Iterator[str]:
+    told = len(history.evaluations)
+    failed = sum(n for name, n in history.counts().items() if name in {s.value for s in FAILURES})
+    if told and failed > 0.3 * told:
+        yield f"{failed} of {told} evaluations failed; the last reasons are above"
+    best, base = history.best, history.anchor(Kind.BASE)
+    if base is None or base.outcome is None or not base.outcome.has_value or told < 20:
+        return
+    sign = 1.0 if history.manifest.direction == "maximize" else -1.0
+    if best is None or sign * (best.value - base.value) <= 0:
+        yield f"after {told} evaluations nothing beats the untuned model: look at the space and the data"

@@ -1,0 +1,69 @@
+"""Evaluations as rows for other programs, and one evaluation for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fractopt.archive.history import History, Row, table
+
+
+def as_records(history: History) -> list[dict[str, Any]]:
+    """One mapping for each evaluation, columns as in /evals; missing values are None."""
+    columns = table(history)
+    records = []
+    for i, row in enumerate(history.evaluations):
+        record: dict[str, Any] = {}
+        for name in columns.dtype.names or ():
+            value = columns[name][i].item()
+            record[name] = value.decode(errors="replace") if isinstance(value, bytes) else value
+        # Native values as they are: the table's stated missing values are for typed columns only.
+        record.update({name: row.params.get(name) for name in history.space.names if name in record})
+        records.append({k: None if v != v else v for k, v in record.items()})
+    return records
+
+
+def as_csv(history: History) -> str:
+    """The same as CSV, with a header line; missing values are empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=table(history).dtype.names or (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(as_records(history))
+    return buffer.getvalue()
+
+
+def row_lines(history: History, row: Row, directory: Path) -> Iterator[str]:
+    """All that is known of one evaluation."""
+    yield f"evaluation {row.id} ({row.kind.value})"
+    for name, value in row.params.items():
+        yield f"  {name} = {value!r}"
+    if row.unit is not None:
+        yield f"  unit point {[float(u) for u in row.unit]}" + (f", node {row.node}" if row.node >= 0 else "")
+    outcome = row.outcome
+    if outcome is None:
+        yield "  no outcome yet"
+    else:
+        value = f" {history.manifest.metric} {outcome.value!r}" if outcome.has_value else ""
+        error = "" if outcome.stderr is None else f" ± {outcome.stderr:.4g} (sampling of questions)"
+        yield f"  {outcome.status.value}{value}{error} in {outcome.seconds:.1f} s"
+        if outcome.message:
+            yield f"  {outcome.message}"
+        for name, number in outcome.metrics.items():
+            yield f"  {name} = {number:.6g}"
+    tested = history.tests.get(row.id)
+    if tested is not None:
+        for name, number in tested["outcome"].get("metrics", {}).items():
+            yield f"  tested: {name} = {float(number):.6g}"
+    for attempt in row.attempts:
+        began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(attempt.started))
+        where = f"worker {attempt.worker}, {attempt.host} {attempt.device or 'cpu'}"
+        end = f"{attempt.how} after {attempt.seconds:.1f} s" if attempt.how else "running"
+        reason = f": {attempt.message}" if attempt.message else ""
+        yield f"  attempt {attempt.number}: {began}, {where}, {end}{reason}"
+    logs = directory / "evals" / f"{row.id:06d}"
+    if logs.is_dir():
+        yield f"  logs in {logs}: {', '.join(sorted(p.name for p in logs.iterdir()))}"
