@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Grid(Design):
         return np.stack([axis[place] for axis, place in zip(self.axes, places, strict=True)], axis=1)
 
     def _set_levels(self, levels: int) -> None:
-        size = math.prod(_count(p, levels) for p in self.space.parameters)
+        size = _size(self.space, levels)
         if size > LARGEST:
             raise ValueError(
                 f"a grid of {levels} levels has {size} points in this space, expected at most {LARGEST}: "
@@ -78,6 +79,10 @@ class Grid(Design):
         axes = tuple(_levels(p, levels) for p in self.space.parameters)
         if len(axes) != len(self.axes) or any(map(_differ, axes, self.axes)):
             self.axes, self._first = axes, self.asked
+
+
+def _size(space: Space, levels: int) -> int:
+    return math.prod(_count(p, levels) for p in space.parameters)
 
 
 def _count(parameter: Parameter, levels: int) -> int:
@@ -102,13 +107,9 @@ def _levels(parameter: Parameter, levels: int) -> FloatArray:
 
 
 def _affordable_levels(space: Space, points: int) -> int:
-    most = max(p.cardinality for p in space.parameters)
-    levels = 2
-    while levels < most and math.prod(_count(p, levels + 1) for p in space.parameters) <= points:
-        levels += 1
-        if levels > LARGEST:  # no budget: `_set_levels` says so
-            break
-    return levels
+    """The most levels that make at most `points` points, but 2 at least."""
+    most = int(min(points, max(p.cardinality for p in space.parameters)))
+    return 2 + bisect.bisect_right(range(3, most + 1), points, key=lambda levels: _size(space, levels))
 
 
 def _differ(a: FloatArray, b: FloatArray) -> bool:

@@ -75,10 +75,10 @@ class LatinHypercube(Design):
         row = index
         for block, size in enumerate(itertools.chain(self.sizes, itertools.repeat(self._size))):
             if row < size:
-                break
+                point: FloatArray = _hypercube(self.seed, block, size, self.space.dimension)[row]
+                return point
             row -= size
-        point: FloatArray = _hypercube(self.seed, block, size, self.space.dimension)[row]
-        return point
+        raise AssertionError("the sizes never end")
 
 
 @functools.lru_cache(maxsize=2)
