@@ -343,7 +343,9 @@ def serve(comm: MPI.Comm = MPI.COMM_WORLD, command: Sequence[str] = COMMAND) -> 
     except BaseException:
         code = 1
         worker.crash(traceback.format_exc())
-    _depart(worker.last_word() == FINALIZE, code)
+    orderly = worker.last_word() == FINALIZE
+    # A rank that is given up in a job that goes on must not give that job its exit code.
+    _depart(orderly, code if orderly else 0)
 
 
 class _Worker:
