@@ -17,7 +17,7 @@ _PUBLIC = {
     "minimize": "fractopt.optimizer.study",
 }
 
-__all__ = [*_PUBLIC]  # noqa: PLE0604 - the names are the table's keys
+__all__ = [*_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

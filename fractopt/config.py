@@ -504,7 +504,7 @@ def _real_path(loc: tuple[int | str, ...], data: Any) -> tuple[tuple[int | str, 
     """The part of a pydantic location that exists in `data` (union branches do not), and what is there."""
     path: list[int | str] = []
     for i, part in enumerate(loc):
-        if isinstance(data, dict) and part in data or isinstance(data, list) and isinstance(part, int):
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
             data = data[part]  # type: ignore[index]
         elif i < len(loc) - 1 or not isinstance(data, dict):
             break

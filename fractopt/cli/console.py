@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -26,7 +26,7 @@ class Exit(IntEnum):
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def fail(code: Exit, text: str) -> None:
+def fail(code: Exit, text: str) -> NoReturn:
     """One message on stderr, and the end."""
     click.echo(f"fractopt: {text}", err=True)
     sys.exit(code)
@@ -37,21 +37,37 @@ def reporting(command: F) -> F:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from fractopt.archive.journal import ArchiveError
-        from fractopt.config import ConfigError
-
         try:
             return command(*args, **kwargs)
-        except ConfigError as error:
-            fail(Exit.CONFIG, str(error))
-        except ArchiveError as error:
-            fail(Exit.ARCHIVE, str(error))
-        except OSError as error:
-            fail(
-                Exit.FAILED, f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-            )
+        except Exception as error:
+            code = say(error)
+            if code is None:
+                raise
+        sys.exit(code)
 
     return wrapped  # type: ignore[return-value]
+
+
+def say(error: BaseException) -> Exit | None:
+    """The message of a mistake that is not ours, on stderr; its exit code, or None for our own."""
+    from fractopt.archive.journal import ArchiveError
+    from fractopt.config import ConfigError
+    from fractopt.parallel.launch import LaunchError
+
+    codes = {
+        ConfigError: Exit.CONFIG,
+        ArchiveError: Exit.ARCHIVE,
+        LaunchError: Exit.FAILED,
+    }
+    for kind, code in codes.items():
+        if isinstance(error, kind):
+            click.echo(f"fractopt: {error}", err=True)
+            return code
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        click.echo(f"fractopt: {error.strerror or error}{where}", err=True)
+        return Exit.FAILED
+    return None
 
 
 def log_to_stderr(handler: logging.Handler | None = None) -> None:

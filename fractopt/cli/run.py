@@ -8,15 +8,16 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from fractopt.cli.console import Exit, log_to_stderr, reporting
+from fractopt.cli.console import Exit, log_to_stderr, reporting, say
 
 if TYPE_CHECKING:
     from fractopt.archive.store import Archive
@@ -58,39 +59,50 @@ def run(
     75 stopped and resumable.
     """
     log_to_stderr()
-    with _transport(workers) as transport:
-        from fractopt.config import ConfigError, read_config
+    transport, leave = _workers(workers)
+    named = {"run.budget": budget, "run.seed": seed}
+    extra = [f"{key}={value}" for key, value in named.items() if value is not None]
+    if optimizer is not None:
+        extra += [f'optimizer.name="{optimizer}"', "optimizer.settings={}"]
+    if trust_code:
+        extra.append("trust.code=true")
+    try:
+        code = _run(config, (*overrides, *extra), out, transport, resume)
+    except BaseException as error:
+        # The other ranks wait for a word from here, whatever happened.
+        known = say(error)
+        if known is None:
+            traceback.print_exc()
+        code = Exit.FAILED if known is None else known
+    leave(code)
 
-        named = {"run.budget": budget, "run.seed": seed}
-        extra = [f"{key}={value}" for key, value in named.items() if value is not None]
-        if optimizer is not None:
-            extra += [f'optimizer.name="{optimizer}"', "optimizer.settings={}"]
-        if trust_code:
-            extra.append("trust.code=true")
-        checked = read_config(config, (*overrides, *extra))
-        if checked.absences:
-            raise ConfigError(str(config), checked.absences)
-        directory = out or Path("runs") / config.stem
-        code = _run(checked, directory, transport, resume)
-    sys.exit(code)
 
-
-def _run(config: Config, directory: Path, transport: Transport, resume: bool) -> Exit:
+def _run(path: Path, overrides: Sequence[str], out: Path | None, transport: Transport, resume: bool) -> Exit:
     from fractopt.archive.journal import ArchiveError
+    from fractopt.config import ConfigError, read_config
 
+    config = read_config(path, overrides)
+    if config.absences:
+        raise ConfigError(str(path), config.absences)
     for name, given in config.projected.items():
         used = (config.default or {})[name]
         log.warning("default.%s = %r lies outside the space, %r is used", name, given, used)
+    directory = out or Path("runs") / path.stem
     archive = _open(config, directory, resume)
     try:
         ending = _master(config, archive, transport)
         archive.close(complete=ending.complete, reason=ending.reason)
-    except (ArchiveError, OSError, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:
         archive.abandon()
-        if isinstance(error, KeyboardInterrupt):
-            log.error("stopped at once; what was committed stands, go on with --resume")
-            return Exit.RESUMABLE
+        log.error("stopped at once; what was committed stands, go on with --resume")
+        return Exit.RESUMABLE
+    except ArchiveError:
+        archive.abandon()
         raise
+    except OSError as error:
+        archive.abandon()
+        log.error("cannot write to %s (%s): the run stops; what was committed stands", directory, error)
+        return Exit.FAILED
     except BaseException:
         archive.abandon()
         raise
@@ -156,30 +168,39 @@ def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
     return Exit.FAILED if ending.failed else Exit.RESUMABLE
 
 
-@contextmanager
-def _transport(workers: int | None) -> Iterator[Transport]:
-    """The workers: other ranks under a launcher, else processes of this machine.
+def _workers(count: int | None) -> tuple[Transport, Callable[[int], NoReturn]]:
+    """The workers, and how to leave them with an exit code: other ranks under a launcher, else processes.
 
-    Under a launcher only rank 0 gets past this; the others serve it and exit.
+    Under a launcher only rank 0 returns from this; the others serve it to their end.
     """
-    from fractopt.parallel.launch import launched
+    from fractopt.parallel.launch import check_mpi, launched
 
-    launch = launched(os.environ)
-    if launch.ranks > 1 and workers is not None:
+    if launched() > 1:
+        if count is not None:
+            raise click.UsageError(
+                "--workers is for a run without a launcher; mpirun -n N gives N - 1 workers"
+            )
+        check_mpi()
+        from fractopt.parallel.mpi import MpiTransport, is_master, serve
+
+        if not is_master():
+            serve()
+        ranks = MpiTransport()
+        return ranks, ranks.leave
+    if count is None and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         raise click.UsageError(
-            f"--workers is for a run without a launcher; {launch.launcher} gives the ranks"
+            f"SLURM gave this job {os.environ['SLURM_NTASKS']} tasks, but no launcher started this process: use "
+            f"mpirun fractopt run ..., or say --workers N to run N local processes"
         )
-    if launch.ranks > 1:
-        from fractopt.parallel.mpi import MpiTransport, serve
-
-        raise NotImplementedError(MpiTransport, serve)
     from fractopt.parallel.processes import ProcessesTransport
 
-    transport = ProcessesTransport(workers or 1)
-    try:
-        yield transport
-    finally:
-        transport.close(GRACE_S)
+    processes = ProcessesTransport(count or 1)
+
+    def leave(code: int) -> NoReturn:
+        processes.close(GRACE_S)
+        sys.exit(code)
+
+    return processes, leave
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from fractopt.space import Value
-
-TINY = "fractopt/tiny"  # the model and the data that come with the package
+from fractopt.objective.base import UnusableError
+from fractopt.objective.lora import files
+from fractopt.objective.lora.files import TINY
+from fractopt.space import Float, Int, Space, Value
 
 # The searched hyperparameters. One that a space leaves out keeps the literature's default.
 DEFAULTS: MappingProxyType[str, float] = MappingProxyType(
@@ -122,7 +123,7 @@ class Data:
         _one_of_two("data", self.name, self.path)
         if self.name not in (None, "alpaca", TINY):
             raise ValueError(
-                f"name: expected 'alpaca' or {TINY!r}, got {self.name!r}; other data are given as path = \"...\""
+                f"name: expected 'alpaca' or {TINY!r}, got {self.name!r}; give other data as path"
             )
         if self.val_fraction is not None and not 0.0 < self.val_fraction < 1.0:
             raise ValueError(f"val_fraction: expected a number between 0 and 1, got {self.val_fraction!r}")
@@ -189,7 +190,7 @@ class Score:
         if self.questions != "all":
             _at_least("questions", self.questions, 2)
         if self.racing:
-            raise ValueError("racing: this version always asks all questions; leave it out or set it to false")
+            raise ValueError("racing: this version asks all questions; leave it out or set it to false")
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,39 @@ class LoraSettings:
     def __post_init__(self) -> None:
         for metric in (self.metric, *self.test_metrics):
             split_metric(metric)
+
+    def mistakes(self, space: Space) -> list[str]:
+        """What in `space` this objective cannot evaluate, one sentence each."""
+        found = check_space(space.names)
+        for parameter in space.parameters:
+            if parameter.name not in DEFAULTS:
+                continue
+            if parameter.name == "lora_rank" and isinstance(parameter, Float):
+                found.append("lora_rank: a rank is a whole number; expected type int, got float")
+                continue
+            ranged = isinstance(parameter, Float | Int)
+            for value in (parameter.low, parameter.high) if ranged else parameter.values:
+                try:
+                    Hyperparameters.of({parameter.name: value})
+                except ValueError as error:
+                    found.append(str(error))
+        return found
+
+    def absences(self) -> list[str]:
+        """What this machine lacks to evaluate anything, one sentence each."""
+        found = []
+        packages = files.missing_packages()
+        if packages:
+            found.append(f"not installed: {', '.join(packages)}; run: pip install 'fractopt[llm]'")
+        try:
+            files.find_checkpoint(self.model.name, self.model.path, self.model.revision)
+        except UnusableError as error:
+            found.append(str(error))
+        try:
+            files.find_data(self.data.name, self.data.path)
+        except UnusableError as error:
+            found.append(str(error))
+        return found
 
 
 def split_metric(metric: str) -> tuple[str, str]:
