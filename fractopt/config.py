@@ -269,7 +269,7 @@ class _Checker:
             if kind == "python" and not file.trust.code:
                 self._say(
                     "objective.kind",
-                    '"python" runs code of yours: allow it with --trust-code, or with code = true under [trust]',
+                    '"python" runs code of yours: allow it with --trust-code, or code = true under [trust]',
                 )
         if self.mistakes or file is None or space is None:
             raise ConfigError(str(self.source), self.mistakes)

@@ -199,7 +199,8 @@ def read_run(directory: Path, expected: Manifest | None = None) -> tuple[Manifes
         raise ArchiveError(
             f"{directory} holds a run of another configuration, it cannot be continued with this one:\n  "
             + "\n  ".join(changed)
-            + "\nUse the configuration it was started with, or start a new run with --out. Nothing was changed."
+            + "\nUse the configuration it was started with, or start a new run with --out. Nothing was "
+            "changed."
         )
     return manifest, records, config
 

@@ -189,8 +189,8 @@ def _workers(count: int | None) -> tuple[Transport, Callable[[int], NoReturn]]:
         return ranks, ranks.leave
     if count is None and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         raise click.UsageError(
-            f"SLURM gave this job {os.environ['SLURM_NTASKS']} tasks, but no launcher started this process: use "
-            f"mpirun fractopt run ..., or say --workers N to run N local processes"
+            f"SLURM gave this job {os.environ['SLURM_NTASKS']} tasks, but no launcher started this "
+            f"process: use mpirun fractopt run ..., or say --workers N to run N local processes"
         )
     from fractopt.parallel.processes import ProcessesTransport
 

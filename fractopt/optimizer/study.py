@@ -252,10 +252,8 @@ class Study:
             self.optimizer.apply(event)
 
     def _apply_asked(self, event: Asked) -> None:
-        rows = zip(
-            event.ids.tolist(), event.unit, event.node.tolist(), event.slot.tolist(), event.of.tolist()
-        )
-        for number, unit, node, slot, of in rows:
+        columns = (event.ids.tolist(), event.unit, event.node.tolist(), event.slot.tolist(), event.of.tolist())
+        for number, unit, node, slot, of in zip(*columns, strict=True):
             self._next_id = number + 1
             if of >= 0:
                 self._repeats.add(number)
