@@ -318,8 +318,11 @@ class MpiTransport:
 def fault_tolerant_job() -> bool:
     """Whether the job survives the loss of a rank, as far as the environment tells.
 
-    mpirun --with-ft ulfm leaves a trace there; its recoverable mode does not, so jobs/env.sh adds one.
+    mpirun --with-ft ulfm leaves a trace there; its recoverable mode does not, so jobs/env.sh adds one,
+    which means nothing to any other MPI.
     """
+    if not library().startswith("Open MPI v5"):
+        return False
     return any(os.environ.get(name) == "1" for name in ("OMPI_MCA_mpi_ft_enable", "FRACTOPT_FAULT_TOLERANT"))
 
 
