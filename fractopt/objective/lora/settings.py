@@ -221,8 +221,12 @@ class LoraSettings:
             if parameter.name == "lora_rank" and isinstance(parameter, Float):
                 found.append("lora_rank: a rank is a whole number; expected type int, got float")
                 continue
-            ranged = isinstance(parameter, Float | Int)
-            for value in (parameter.low, parameter.high) if ranged else parameter.values:
+            values: tuple[Value, ...]
+            if isinstance(parameter, Float | Int):
+                values = (parameter.low, parameter.high)
+            else:
+                values = parameter.values
+            for value in values:
                 try:
                     Hyperparameters.of({parameter.name: value})
                 except ValueError as error:

@@ -1,0 +1,120 @@
+"""The base model: its litgpt checkpoint on this machine, kept in memory, and GPTs built around it.
+
+Every GPT shares the resident base weights; only adapters are new. Nothing is merged and nothing is
+written. Imported in the evaluation process only, after `runtime.prepare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from litgpt.lora import GPT, Config, mark_only_lora_as_trainable
+from litgpt.tokenizer import Tokenizer
+
+from fractopt.objective.base import UnusableError
+from fractopt.objective.lora import files, settings
+from fractopt.objective.lora.settings import Hyperparameters
+
+DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "bf16-mixed": torch.float32}
+
+
+class BaseModel:
+    """The untuned model's weights and tokenizer, resident on `device`.
+
+    Raises UnusableError where the checkpoint cannot be used.
+    """
+
+    def __init__(self, model: settings.Model, targets: tuple[settings.Target, ...]) -> None:
+        self.directory = files.find_checkpoint(model.name, model.path, model.revision)
+        self.commit = files.downloaded_commit(self.directory)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = model.precision
+        if self.precision == "auto":
+            on_gpu = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            self.precision = "bf16-true" if on_gpu else "32-true"
+        self.dtype = DTYPES[self.precision]
+        self._targets = {f"lora_{target}": True for target in targets}
+        self.block_size = int(self._configuration().block_size)
+        self.tokenizer = Tokenizer(self.directory)
+        self.weights = self._load()
+        self._check_names()
+
+    def _load(self) -> dict[str, torch.Tensor]:
+        path = self.directory / "lit_model.pth"
+        try:
+            weights = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
+            weights = weights.get("model", weights)
+            return {
+                name: weight.to(device=self.device, dtype=self.dtype, copy=True)
+                for name, weight in weights.items()
+            }
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise UnusableError(
+                f"objective.model: {path} does not hold a litgpt checkpoint ({error})"
+            ) from error
+
+    def _check_names(self) -> None:
+        # The load below is lenient because adapters are not in the checkpoint; a base weight that is
+        # missing would then stay random without a word.
+        with torch.device("meta"):
+            gpt = GPT(self._configuration())
+        keys = gpt.load_state_dict(self.weights, strict=False, assign=True)
+        missing = [name for name in keys.missing_keys if "lora_" not in name]
+        if missing or keys.unexpected_keys:
+            raise UnusableError(
+                f"objective.model: the weights in {self.directory.absolute()} do not fit its "
+                f"model_config.yaml: missing {missing[:3]}, unexpected {keys.unexpected_keys[:3]}"
+            )
+
+    def _configuration(self, **adapter: Any) -> Config:
+        return Config.from_file(self.directory / "model_config.yaml", **adapter)
+
+    def untuned(self) -> GPT:
+        """The model without adapters."""
+        with torch.device("meta"):
+            gpt = GPT(self._configuration())
+        gpt.load_state_dict(self.weights, strict=False, assign=True)
+        # The rotary tables are no part of a checkpoint and were made on the meta device.
+        gpt.cos, gpt.sin = gpt.rope_cache(device=self.device)
+        return gpt.requires_grad_(False)
+
+    def with_adapters(self, hyperparameters: Hyperparameters, seed: int) -> GPT:
+        """The model with fresh adapters, which change no logit until they are trained.
+
+        The whole GPT is initialised and its base weights then dropped, because that is how
+        `litgpt finetune_lora` comes by its adapters: the same seed gives the same ones.
+        """
+        configuration = self._configuration(
+            lora_r=hyperparameters.lora_rank,
+            lora_alpha=hyperparameters.lora_alpha,
+            lora_dropout=hyperparameters.lora_dropout,
+            **self._targets,
+        )
+        torch.manual_seed(seed)
+        with self.device, _default_dtype(self.dtype):
+            gpt = GPT(configuration)
+        gpt.load_state_dict(self.weights, strict=False, assign=True)
+        mark_only_lora_as_trainable(gpt)
+        return gpt
+
+    @contextmanager
+    def forward_precision(self) -> Iterator[None]:
+        """Autocast around a forward pass, where the precision is a mixed one."""
+        mixed = self.precision == "bf16-mixed"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
+            yield
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

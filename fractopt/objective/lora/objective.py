@@ -1,0 +1,106 @@
+"""The lora objective: fine-tune adapters, score the model, report the accuracy.
+
+All of it in this process: the base weights, the tokenised data and the encoded questions stay in
+memory between evaluations, adapters are new in each, nothing is merged or converted, and only the
+per-question answers are written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from fractopt.objective.base import Evaluation, Report, UnusableError
+from fractopt.objective.lora import runtime
+from fractopt.objective.lora.answers import accuracy, write_answers
+from fractopt.objective.lora.settings import Hyperparameters, LoraSettings, split_metric
+from fractopt.space import BoolArray
+from fractopt.trial import Kind, Outcome, Status
+
+TRIM_EVERY = 4  # evaluations
+
+
+class LoraObjective:
+    """Accuracy of a model after a LoRA fine-tune, as a function of the hyperparameters.
+
+    `clock` (seconds) measures the times that are reported. Raises UnusableError where the model, the
+    data, a task or a package is missing.
+    """
+
+    def __init__(self, settings: LoraSettings, clock: Callable[[], float] = time.perf_counter) -> None:
+        runtime.prepare()
+        # Not before `prepare`: these import torch, litgpt and lm-eval.
+        from fractopt.objective.lora.data import Samples
+        from fractopt.objective.lora.model import BaseModel
+        from fractopt.objective.lora.score import InMemoryLM, Questions
+        from fractopt.objective.lora.train import Trainer
+
+        self.settings = settings
+        self._clock = clock
+        self._base = BaseModel(settings.model, settings.train.targets)
+        self._trainer = Trainer(self._base, Samples(settings.data, self._base), settings.train, clock)
+        self._lm = InMemoryLM(self._base, settings.score.batch, clock)
+        self._questions = {
+            task: Questions(task, settings.score, self._lm)
+            for task in dict.fromkeys(split_metric(m)[0] for m in (settings.metric, *settings.test_metrics))
+        }
+        self._evaluations = 0
+
+    @property
+    def commit(self) -> str | None:
+        """The base model's commit on the hub, where its download noted one."""
+        return self._base.commit
+
+    def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
+        """The outcome of one evaluation: `value` is the metric's accuracy, between 0 and 1.
+
+        metrics: "train/loss" of the last step, "TASK/acc" and "TASK/acc_norm", "seconds/train" in training
+        steps, "seconds/score" in scoring forward passes; what is left of `seconds` is neither.
+        """
+        started = self._clock()
+        metrics: dict[str, float] = {}
+        if evaluation.kind is Kind.BASE:
+            model = self._base.untuned()
+        else:
+            report("prepare")
+            fixed = self.settings.train.seed
+            seed = evaluation.seed if fixed == "per-trial" else fixed
+            tuned = self._trainer(Hyperparameters.of(dict(evaluation.params)), seed, report)
+            model = tuned.model
+            metrics |= {
+                "train/loss": tuned.loss,
+                "train/steps": float(tuned.steps),
+                "seconds/train": tuned.seconds,
+            }
+            if tuned.divergence:
+                return Outcome(
+                    Status.DIVERGED,
+                    metrics=metrics,
+                    seconds=self._clock() - started,
+                    message=tuned.divergence,
+                )
+
+        self._lm.seconds = 0.0
+        wanted = (self.settings.metric, *(self.settings.test_metrics if evaluation.test else ()))
+        answers: dict[str, BoolArray] = {}
+        for task in dict.fromkeys(split_metric(metric)[0] for metric in wanted):
+            for score, right in self._questions[task].answer(model, report).items():
+                answers[f"{task}/{score}"] = right
+                metrics[f"{task}/{score}"] = accuracy(right)[0]
+        metrics["seconds/score"] = self._lm.seconds
+        for metric in wanted:
+            if metric not in answers:
+                raise UnusableError(
+                    f"objective.metric: {metric!r} is no score of its task, which has {sorted(answers)}"
+                )
+        if evaluation.directory is not None:
+            write_answers(evaluation.directory, {metric: answers[metric] for metric in wanted})
+
+        del model
+        self._evaluations += 1
+        if self._evaluations % TRIM_EVERY == 0:
+            runtime.trim_memory()
+        value, stderr = accuracy(answers[self.settings.metric])
+        return Outcome(
+            Status.OK, value=value, stderr=stderr, metrics=metrics, seconds=self._clock() - started
+        )

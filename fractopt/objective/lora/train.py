@@ -1,0 +1,148 @@
+"""One fine-tune: AdamW on fresh adapters, step for step what `litgpt finetune_lora` computes.
+
+litgpt's own scheduler and loss are used; its Fabric is not, because that initialises MPI inside a
+worker's process. With the same seed, data and hyperparameters the losses agree with litgpt's bit for
+bit on the CPU at one thread and equal micro-batch.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from litgpt.finetune.lora import get_lr_scheduler
+from litgpt.lora import GPT
+from litgpt.utils import chunked_cross_entropy
+
+from fractopt.objective.base import Report, UnusableError
+from fractopt.objective.lora import settings
+from fractopt.objective.lora.data import Samples
+from fractopt.objective.lora.model import BaseModel
+from fractopt.objective.lora.settings import Hyperparameters
+
+# A fine-tune whose loss stays above that of a uniform guess over the vocabulary for so many optimizer
+# steps on end has diverged. A spike may recover, this long a stretch does not.
+PATIENCE = 20
+HEAD_CHUNK = 128  # positions whose logits are held at once, as litgpt's
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """A finished fine-tune. `loss` is the mean over the last step's samples, `divergence` says in words
+    how the training went wrong, and is empty where it did not."""
+
+    model: GPT
+    loss: float
+    steps: int
+    seconds: float  # in training steps alone
+    divergence: str = ""
+
+
+class Trainer:
+    """Fine-tunes `base` on `samples`; keeps the micro-batch that memory has been found to allow."""
+
+    def __init__(
+        self, base: BaseModel, samples: Samples, train: settings.Train, clock: Callable[[], float]
+    ) -> None:
+        self._base = base
+        self._samples = samples
+        self._train = train
+        self._clock = clock
+        self.micro_batch = train.global_batch if train.micro_batch == "auto" else train.micro_batch
+        if self.steps <= train.warmup_steps:
+            raise UnusableError(
+                f"objective.train.warmup_steps: expected fewer than the {self.steps} optimizer steps of a "
+                f"fine-tune ({samples.count} samples, {train.epochs} epochs, global_batch "
+                f"{train.global_batch}), got {train.warmup_steps}"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of one fine-tune."""
+        accumulation = self._train.global_batch // self.micro_batch
+        steps = self._train.epochs * (self._samples.batches_per_epoch(self.micro_batch) // accumulation)
+        return steps if self._train.max_steps is None else min(steps, self._train.max_steps)
+
+    def __call__(self, hyperparameters: Hyperparameters, seed: int, report: Report) -> FineTune:
+        """Fine-tune from fresh adapters; out of memory halves the micro-batch and starts again.
+
+        The samples of a step stay the same, so its gradient does up to rounding and padding. Raises
+        torch.OutOfMemoryError when a single sample does not fit.
+        """
+        while True:
+            try:
+                return self._fine_tune(hyperparameters, seed, report)
+            except torch.OutOfMemoryError:
+                if self.micro_batch % 2:
+                    raise
+                self.micro_batch //= 2
+            # Outside the handler the traceback, and the model its frames hold, are gone.
+            gc.collect()
+            torch.cuda.empty_cache()
+            report(f"out of memory, micro-batch now {self.micro_batch}")
+
+    def _fine_tune(self, hyperparameters: Hyperparameters, seed: int, report: Report) -> FineTune:
+        model = self._base.with_adapters(hyperparameters, seed)
+        # litgpt "verifies settings" on the validation data first, and starting that loader takes one
+        # number from the global stream. Dropout differs from litgpt's without it.
+        torch.empty((), dtype=torch.int64).random_()
+        model.max_seq_length = self._samples.longest
+        model.train()
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(
+            weights,
+            lr=hyperparameters.learning_rate,
+            weight_decay=hyperparameters.weight_decay,
+            betas=self._train.betas,
+        )
+        total = self.steps
+        scheduler = get_lr_scheduler(optimizer, warmup_steps=self._train.warmup_steps, max_steps=total)
+        accumulation = self._train.global_batch // self.micro_batch
+        uniform_guess = math.log(model.config.padded_vocab_size)
+
+        step, above, seconds, loss = 0, 0, 0.0, math.nan
+        losses: list[torch.Tensor] = []
+        for ids, labels in self._samples.batches(self.micro_batch, self._train.epochs):
+            started = self._clock()
+            losses.append(self._backward(model, ids, labels, accumulation))
+            if len(losses) < accumulation:
+                seconds += self._clock() - started
+                continue
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+            step += 1
+            loss = float(torch.stack(losses).mean())
+            losses.clear()
+            seconds += self._clock() - started
+            report("train", step, total, loss)
+            if not math.isfinite(loss):
+                reason = f"the loss became {loss} at step {step} of {total}"
+                return FineTune(model, loss, step, seconds, reason)
+            above = above + 1 if loss > uniform_guess else 0
+            if above == PATIENCE:
+                reason = (
+                    f"the loss stayed above {uniform_guess:.2f}, that of a uniform guess over the "
+                    f"vocabulary, for {PATIENCE} steps up to step {step} of {total}"
+                )
+                return FineTune(model, loss, step, seconds, reason)
+            if step == total:
+                break
+        model.max_seq_length = model.config.block_size
+        return FineTune(model, loss, step, seconds)
+
+    def _backward(
+        self, model: GPT, ids: torch.Tensor, labels: torch.Tensor, accumulation: int
+    ) -> torch.Tensor:
+        ids, labels = ids.to(self._base.device), labels.to(self._base.device)
+        with self._base.forward_precision():
+            logits = model(ids, lm_head_chunk_size=HEAD_CHUNK)  # list of (b, chunk, vocabulary)
+        logits = [chunk.float() for chunk in logits] if self._base.precision == "bf16-mixed" else logits
+        logits[-1] = logits[-1][..., :-1, :]  # position n predicts token n + 1
+        loss = chunked_cross_entropy(logits, labels[..., 1:])
+        (loss / accumulation).backward()
+        detached: torch.Tensor = loss.detach()
+        return detached
