@@ -166,7 +166,9 @@ class ProcessGroup:
         return _members(self.id) == set()
 
     def close(self) -> None:
-        """Release the pipes of a group that is gone."""
+        """Release the pipes of a group that is gone, and its process numbers."""
+        self._process.wait()
+        self._guard.wait()
         self.dismiss()
         for fd in (self._life, self._results, self._pidfd):
             if fd >= 0:

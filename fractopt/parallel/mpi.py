@@ -321,7 +321,8 @@ def fault_tolerant_job() -> bool:
     mpirun --with-ft ulfm leaves a trace there; its recoverable mode does not, so jobs/env.sh adds one,
     which means nothing to any other MPI.
     """
-    if not library().startswith("Open MPI v5"):
+    name, _, version = library().partition(" v")
+    if name != "Open MPI" or int(version.split(".")[0]) < 5:
         return False
     return any(os.environ.get(name) == "1" for name in ("OMPI_MCA_mpi_ft_enable", "FRACTOPT_FAULT_TOLERANT"))
 
