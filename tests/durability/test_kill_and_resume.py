@@ -1,0 +1,21 @@
+"""A few instants of `kill_and_resume.py`; run that script for as many as you like."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from fractopt.config import read_config
+from kill_and_resume import CONFIG, one_instant
+
+
+@pytest.mark.mpi
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
+@pytest.mark.parametrize("delay_s", [2.3, 3.1])
+def test_nothing_is_lost_when_mpirun_is_killed(tmp_path: Path, delay_s: float) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(CONFIG)
+    command = ["mpirun", "-n", "3", sys.executable, "-m", "fractopt", "run", str(config)]
+    command += ["--out", str(tmp_path / "run"), "--resume"]
+    one_instant(command, tmp_path / "run", delay_s, read_config(config).run.budget)
