@@ -24,6 +24,21 @@ Departures, each for a case the paper does not have:
   point, or is too small for double precision, is never expanded.
 * Failures. A trial without a value counts as +inf: it stays a leaf and is expanded only where its
   depth has nothing better and the bound is still +inf.
+
+A log of f(x) = |x - 0.2| on [0, 1], K = 3, one worker (node 2 is the root's middle child: its point is
+the root's, so it is never asked):
+
+    asked     trial 0  node 0  x = 1/2
+    told      trial 0  0.3
+    expanded  node 0   sweep 0, depth 0, bound 0.3        t = 1, h_max = 1: the sweep may go on
+    asked     trial 1  node 1  x = 1/6
+    told      trial 1  0.0333
+    asked     trial 2  node 3  x = 5/6
+    told      trial 2  0.6333
+    expanded  node 1   sweep 0, depth 1, bound 0.0333     t = 2, h_max = 1: the sweep is over
+    asked     trial 3  node 4  x = 1/18
+    ...
+    expanded  node 2   sweep 1, depth 1, bound 0.3        depth 0 has no leaf any more
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from scipy.stats import qmc
 from fractopt.optimizer import registry
 from fractopt.optimizer.study import Study, minimize
 from fractopt.space import Categorical, Float, Int, Ordinal, Space
-from fractopt.trial import Asked, Budget
+from fractopt.trial import Asked, Budget, Recorded
 
 
 def cube(d: int) -> Space:
@@ -157,13 +157,13 @@ def test_grid_uses_the_values_of_discrete_parameters() -> None:
 
 
 def test_a_finer_grid_pays_only_for_new_points() -> None:
-    study = Study(cube(1), "grid", 3)
+    events: list[Recorded] = []
+    study = Study(cube(1), "grid", 3, record=events.append)
     for trial in study.ask(3):
         study.tell(trial, 0.0)
-    study.fold  # noqa: B018  # a resumed run raises its budget by an event, as here
-    study._wanted = 5
-    new = [trial.unit[0] for trial in study.ask(5)]
-    assert sorted(new) == [0.25, 0.75]
+    raised = Study(cube(1), "grid", 5)
+    raised.fold(events)
+    assert sorted(trial.unit[0] for trial in raised.ask(5)) == [0.25, 0.75]
 
 
 def test_a_grid_too_large_is_refused() -> None:
