@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fractopt.objective.synthetic import Problem, find
+from fractopt.objective.functions import Problem, find
 from fractopt.optimizer import registry
 from fractopt.optimizer.study import Study
 from fractopt.space import FloatArray

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fractopt.objective.base import Evaluation, silent
-from fractopt.objective.synthetic import FUNCTIONS, Synthetic, SyntheticSettings, find
+from fractopt.objective.functions import FUNCTIONS, find
+from fractopt.objective.synthetic import Synthetic, SyntheticSettings
 from fractopt.space import Value
 from fractopt.trial import Kind, Status
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fractopt.objective.synthetic import find
+from fractopt.objective.functions import find
 from fractopt.optimizer.study import Study
 from fractopt.space import Categorical, Float, Int, Space
 from fractopt.trial import Asked, Expanded, Outcome, Status, event_from_json, event_to_json
