@@ -12,13 +12,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fractopt.archive.history import History, Row
+from fractopt.archive.history import History
 from fractopt.archive.store import Archive
 from fractopt.optimizer.study import Study
+from fractopt.parallel.crew import Crew
 from fractopt.parallel.message import (
     Crashed,
     Ended,
@@ -36,8 +37,6 @@ from fractopt.trial import Kind, Outcome, Status, Trial
 
 log = logging.getLogger(__name__)
 
-# Outcomes that say something about the machine or the code, not about the configuration.
-FAILURES = frozenset({Status.FAILED, Status.TIMEOUT, Status.OOM})
 TURN_S = 1.0  # longest wait for a message; the loop has timers to look at
 BOARD_S = 2.0  # between two publications of what the workers do
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
@@ -69,23 +68,6 @@ class TestPlan:
     finalists: int = 3
 
 
-@dataclass
-class WorkerState:
-    """What one worker does just now, for `status` and the live display."""
-
-    worker: int
-    host: str
-    device: str
-    threads: int
-    trial: int = -1
-    attempt: int = 0
-    phase: str = ""
-    step: int = 0
-    total: int = 0
-    loss: float | None = None
-    since: float = field(default_factory=time.monotonic)
-
-
 @dataclass(frozen=True)
 class Ending:
     """How the loop ended. `complete`: the budget is met, or nothing is left to search."""
@@ -112,11 +94,11 @@ class Master:
         policy: FailurePolicy | None = None,
         tests: TestPlan | None = None,
         walltime_s: float | None = None,
-        on_turn: Callable[[Master], None] | None = None,
+        on_turn: Callable[[Study, Crew], None] | None = None,
     ) -> None:
         self.study = study
         self.archive = archive
-        self.workers: dict[int, WorkerState] = {}
+        self.crew = Crew()
         self._transport = transport
         self._setup = setup
         self._policy = policy or FailurePolicy()
@@ -131,7 +113,7 @@ class Master:
         self._unusable: dict[int, str] = {}
         self._ending: Ending | None = None
         self._stop: str | None = None
-        self._failures = sum(n for status, n in self.history.counts().items() if status in FAILURES)
+        self._failures = sum(n for status, n in self.history.counts().items() if Status(status).is_failure)
         self._next_board = 0.0
 
     @property
@@ -163,7 +145,7 @@ class Master:
         """Decide for the idle workers, make it durable, then send."""
         pairs: list[tuple[int, Task]] = []
         if self._stop is None:
-            workers = [w for w in self._transport.idle() if w in self.workers and w not in self._unusable]
+            workers = [w for w in self._transport.idle() if w in self.crew.states and w not in self._unusable]
             pairs = [(w, self._begin(w, t)) for w, t in zip(workers, self._next(len(workers)), strict=False)]
         self._commit()
         for worker, task in pairs:
@@ -183,10 +165,8 @@ class Master:
         return trials
 
     def _begin(self, worker: int, trial: Trial) -> Task:
-        state = self.workers[worker]
+        state = self.crew.states[worker]
         attempt = len(self.history.rows[trial.id].attempts)
-        state.trial, state.attempt, state.since = trial.id, attempt, time.monotonic()
-        state.phase, state.step, state.total, state.loss = "sent", 0, 0, None
         self.archive.note(
             {
                 "record": "started",
@@ -199,7 +179,9 @@ class Master:
             }
         )
         test = self._tests.when == "all" or trial.id in self._testing
-        return Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, test)
+        task = Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, test)
+        self.crew.begin(worker, task)
+        return task
 
     def _commit(self) -> None:
         self.archive.commit()
@@ -208,10 +190,16 @@ class Master:
         self._reports.clear()
         self.archive.snapshot_if_due()
         if time.monotonic() >= self._next_board:
-            self.archive.show(self.board())
+            self.archive.show(
+                {
+                    "time": time.time(),
+                    "workers": self.crew.board(),
+                    "expected": self._transport.expected(),
+                }
+            )
             self._next_board = time.monotonic() + BOARD_S
         if self._on_turn is not None:
-            self._on_turn(self)
+            self._on_turn(self.study, self.crew)
 
     def _look_at_the_clock(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -221,16 +209,11 @@ class Master:
 
     def _take(self, message: FromWorker) -> None:
         if isinstance(message, Progress):
-            state = self.workers.get(message.worker)
-            if state is not None and state.trial == message.trial:
-                state.phase, state.step = message.phase, message.step
-                state.total, state.loss = message.total, message.loss
+            self.crew.hear(message)
             return
         self._changed = True
         if isinstance(message, Hello):
-            self.workers[message.worker] = WorkerState(
-                message.worker, message.host, message.device, message.threads
-            )
+            self.crew.greet(message)
             self.archive.note({"record": "worker", "time": time.time(), **message.__dict__})
             where = f"{message.host} {message.device or 'cpu'}, {message.threads} threads"
             self._reports.append(f"worker {message.worker} is ready: {where}, pid {message.pid}")
@@ -264,7 +247,7 @@ class Master:
             outcome.status is Status.FAILED
             and self._attempts(trial, "finished") <= self._policy.failed_retries
         ):
-            self._reports.append(f"trial {trial:3d} failed and is tried again: {outcome.message}")
+            self._reports.append(f"trial {trial:3d} failed and is tried again: {outcome.reason}")
             self._again.append(running[trial])
             return
         self._tell(running[trial], outcome)
@@ -273,11 +256,11 @@ class Master:
         self.study.tell(trial, outcome)
         self._reports.append(self._line(trial, outcome))
         if outcome.status is Status.FAILED and self._policy.then == "abort":
-            self._fail(f"trial {trial.id} failed: {outcome.message}")
-        self._failures += outcome.status in FAILURES
+            self._fail(f"trial {trial.id} failed: {outcome.reason}")
+        self._failures += outcome.status.is_failure
         told = self.study.told
         if told >= self._policy.abort_after and self._failures > self._policy.abort_rate * told:
-            self._fail(f"{self._failures} of {told} evaluations failed, the last one with: {outcome.message}")
+            self._fail(f"{self._failures} of {told} evaluations failed, the last one with: {outcome.reason}")
 
     def _retry(self, number: int, how: str, message: str) -> None:
         """The attempt ended without an outcome: send the trial again, first, until the policy ends it."""
@@ -300,9 +283,7 @@ class Master:
             self._tell(trial, outcome)
 
     def _end_attempt(self, message: Finished | Ended, how: str, text: str) -> None:
-        state = self.workers.get(message.worker)
-        if state is not None:
-            state.trial, state.phase, state.since = -1, "", time.monotonic()
+        self.crew.end(message.worker)
         self.archive.note(
             {
                 "record": "ended",
@@ -317,11 +298,10 @@ class Master:
 
     def _lose(self, message: Gone) -> None:
         log.error("worker %d is lost: %s", message.worker, message.message)
-        state = self.workers.pop(message.worker, None)
+        state = self.crew.lose(message.worker)
         self._unusable.pop(message.worker, None)
-        if state is not None and state.trial >= 0:
-            seconds = time.monotonic() - state.since
-            ended = Ended(message.worker, state.trial, state.attempt, "lost", message.message, seconds)
+        if state is not None and state.busy:
+            ended = Ended(message.worker, state.trial, state.attempt, "lost", message.message, state.seconds)
             self._end_attempt(ended, "lost", message.message)
             self._retry(state.trial, "lost", message.message)
         if self._transport.expected() == 0:
@@ -349,33 +329,29 @@ class Master:
         if self._tests_planned or self._tests.when != "finalists":
             return
         self._tests_planned = True
-        for row in finalists(self.history, self._tests.finalists):
+        for row in self.history.finalists(self._tests.finalists):
             if row.id not in self.history.tests and (trial := self._evaluated(row.id)) is not None:
                 self._testing.add(row.id)
                 self._again.append(trial)
 
     def _nothing_left(self) -> bool:
-        if not self.study.finished or self._busy() or self._again:
+        if not self.study.finished or self.crew.busy or self._again:
             return False
         self._plan_tests()
         return not self._testing
 
     def _preempt(self) -> None:
         """End the attempts still running; the run can be resumed and will send them again."""
-        for state in self._busy():
-            seconds = time.monotonic() - state.since
-            assert self._ending is not None
-            reason = self._ending.reason
-            ended = Ended(state.worker, state.trial, state.attempt, "preempted", reason, seconds)
+        assert self._ending is not None
+        reason = self._ending.reason
+        for state in self.crew.busy:
+            ended = Ended(state.worker, state.trial, state.attempt, "preempted", reason, state.seconds)
             self._end_attempt(ended, "preempted", reason)
 
     def _fail(self, reason: str) -> None:
         self._ending = self._ending or Ending(complete=False, failed=True, reason=reason)
 
     # --- looking things up
-
-    def _busy(self) -> list[WorkerState]:
-        return [state for state in self.workers.values() if state.trial >= 0]
 
     def _trial(self, number: int) -> Trial | None:
         """The trial, where an attempt at it still matters."""
@@ -389,19 +365,6 @@ class Master:
     def _attempts(self, trial: int, how: str) -> int:
         return sum(attempt.how == how for attempt in self.history.rows[trial].attempts)
 
-    def board(self) -> dict[str, object]:
-        """What the workers do just now, in JSON's types."""
-        now = time.monotonic()
-        return {
-            "time": time.time(),
-            "host": self.workers and next(iter(self.workers.values())).host,
-            "workers": [
-                {**{k: v for k, v in state.__dict__.items() if k != "since"}, "seconds": now - state.since}
-                for state in self.workers.values()
-            ],
-            "expected": self._transport.expected(),
-        }
-
     def _line(self, trial: Trial, outcome: Outcome) -> str:
         """One evaluation in one line of the log."""
         value = f"{outcome.value:.6g}" if outcome.has_value else outcome.status.value
@@ -414,20 +377,11 @@ class Master:
         params = " ".join(
             f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()
         )
-        reason = f" [{outcome.message}]" if outcome.message else ""
+        reason = f" [{outcome.reason}]" if outcome.message else ""
         return (
             f"{self.study.told:4d}/{self.study.budget} trial {trial.id:3d}{name}: {value}{error} "
             f"in {outcome.seconds:.1f} s, {best}; {params}{reason}"
         )
-
-
-def finalists(history: History, count: int) -> list[Row]:
-    """The anchors, and the `count` best other configurations, best first."""
-    sign = -1.0 if history.manifest.direction == "maximize" else 1.0
-    rows = [row for row in history.evaluations if row.outcome is not None and row.outcome.has_value]
-    anchors = [row for row in rows if row.kind in (Kind.BASE, Kind.DEFAULT)]
-    others = [row for row in rows if row.kind is Kind.SEARCH]
-    return anchors + sorted(others, key=lambda row: (sign * row.value, row.id))[:count]
 
 
 def _surviving_result(directory: Path, trial: Trial) -> Outcome | None:
@@ -440,10 +394,10 @@ def _surviving_result(directory: Path, trial: Trial) -> Outcome | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # A failure gets its retries from the living; only a result that stands is taken over.
-    return None if outcome.status in FAILURES else outcome
+    return None if outcome.status.is_failure else outcome
 
 
 def _metrics(outcome: Outcome) -> str:
     if not outcome.metrics:
-        return outcome.message or outcome.status.value
+        return outcome.reason or outcome.status.value
     return ", ".join(f"{name} {value:.6g}" for name, value in outcome.metrics.items())

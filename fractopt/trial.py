@@ -27,6 +27,11 @@ class Status(StrEnum):
     OOM = "oom"  # out of memory, on the device or on the host
     PRUNED = "pruned"  # stopped early as a clear loser; its value stands, with its error
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether it says something about the machine or the code, not about the configuration."""
+        return self in (Status.FAILED, Status.TIMEOUT, Status.OOM)
+
 
 class Kind(StrEnum):
     """Why a trial is run."""
@@ -44,7 +49,7 @@ class Outcome:
     `value` is the objective in its own units and direction; finite exactly when the status is `ok`
     or `pruned`. `stderr` is the standard error of `value` from sampling the questions, where the
     objective knows one. `metrics` holds further numbers, `seconds` the wall time, `message` the
-    reason of a failure in one line.
+    reason of a failure: its first line says it, what follows (a traceback's end) explains it.
     """
 
     status: Status
@@ -65,6 +70,11 @@ class Outcome:
     @property
     def has_value(self) -> bool:
         return self.status in (Status.OK, Status.PRUNED)
+
+    @property
+    def reason(self) -> str:
+        """The first line of `message`."""
+        return self.message.partition("\n")[0]
 
     @classmethod
     def of(cls, value: float, *, seconds: float = 0.0) -> Outcome:

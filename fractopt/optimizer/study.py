@@ -21,6 +21,10 @@ from fractopt.trial import Asked, Budget, Kind, Observed, Outcome, Recorded, Sto
 # A budget for "as long as there is something to propose".
 UNBOUNDED = 2**53
 
+# That many known points in a row, or a budget's worth where that is more, end a search as exhausted;
+# but no more than MOST_REPEATS.
+LEAST_REPEATS, MOST_REPEATS = 100, 10_000
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -117,6 +121,10 @@ class Study:
             room = min(n - len(asked), self.budget - len(self._trials))
             if room <= 0:
                 break
+            if self._only_repeats():
+                if not self._running:
+                    self._emit(Stopped(f"exhausted: the last {self._repeats_in_a_row} points were all known"))
+                break
             event = self._decide(room)
             if event is None:
                 if not self._running:
@@ -150,7 +158,7 @@ class Study:
 
     @property
     def budget(self) -> int:
-        return self._wanted if self._total is None else self._total
+        return self._wanted
 
     @property
     def told(self) -> int:
@@ -169,8 +177,12 @@ class Study:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will be proposed any more: budget met, or search exhausted."""
-        return self.told >= self.budget or self.stopped is not None
+        """Whether nothing will be proposed any more: budget met, or search exhausted.
+
+        A budget that was changed since the last `ask` lets an exhausted search try again.
+        """
+        exhausted = self.stopped is not None and self._total == self._wanted
+        return self.told >= self.budget or exhausted
 
     @property
     def evaluations(self) -> tuple[Evaluated, ...]:
@@ -221,9 +233,13 @@ class Study:
     def _answer_repeats(self) -> None:
         for number, original in list(self._unanswered.items()):
             self._emit(self._told([number], self._outcomes[original]))
-        # A search that only repeats itself has nothing left to find.
-        if self._repeats_in_a_row >= min(self.budget, 10_000):
-            self._emit(Stopped(f"exhausted: the last {self._repeats_in_a_row} points were all known"))
+
+    def _only_repeats(self) -> bool:
+        """Whether the search only repeats itself by now: it has nothing left to find.
+
+        Also asked where the repeats still wait for running trials: deciding would never end there.
+        """
+        return self._repeats_in_a_row >= min(max(self.budget, LEAST_REPEATS), MOST_REPEATS)
 
     def _told(self, ids: list[int], outcome: Outcome) -> Told:
         loss = self._sign * outcome.value if outcome.has_value else math.inf
@@ -252,8 +268,8 @@ class Study:
             self.optimizer.apply(event)
 
     def _apply_asked(self, event: Asked) -> None:
-        columns = (event.ids.tolist(), event.unit, event.node.tolist(), event.slot.tolist(), event.of.tolist())
-        for number, unit, node, slot, of in zip(*columns, strict=True):
+        integers = (column.tolist() for column in (event.ids, event.node, event.slot, event.of))
+        for unit, number, node, slot, of in zip(event.unit, *integers, strict=True):
             self._next_id = number + 1
             if of >= 0:
                 self._repeats.add(number)
@@ -295,7 +311,7 @@ class Study:
             self._waiting.pop(number, None)
             if trial.unit is None or not outcome.has_value:
                 continue
-            if self._best is None or loss < self._loss(self._best):
+            if self._best is None or (loss, number) < (self._loss(self._best), self._best):
                 self._best = number
         search = np.array([self._is_search(i) for i in event.ids.tolist()])
         if search.any():

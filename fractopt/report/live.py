@@ -9,7 +9,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fractopt.master import Master
+from fractopt.optimizer.study import Study
+from fractopt.parallel.crew import Crew
 
 REFRESH_S = 0.5
 
@@ -37,11 +38,10 @@ class LiveDisplay:
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
-    def update(self, master: Master) -> None:
+    def update(self, study: Study, crew: Crew) -> None:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + REFRESH_S
-        study = master.study
         try:
             best = f"best {study.best.value:.6g}"
         except ValueError:
@@ -49,10 +49,10 @@ class LiveDisplay:
         self._bar.update(self._task, completed=study.told, total=study.budget, best=best)
         picture = Table.grid(padding=(0, 2))
         picture.add_row(self._bar)
-        for state in master.workers.values():
+        for state in crew.states.values():
             where = f"worker {state.worker} {state.host} {state.device or 'cpu'}"
             steps = f"{state.step}/{state.total}" if state.total else ""
             loss = "" if state.loss is None else f"loss {state.loss:.4g}"
-            what = f"trial {state.trial} {state.phase} {steps} {loss}" if state.trial >= 0 else "idle"
-            picture.add_row(f"{where}: {what} {time.monotonic() - state.since:.0f} s")
+            what = f"trial {state.trial} {state.phase} {steps} {loss}" if state.busy else "idle"
+            picture.add_row(f"{where}: {what} {state.seconds:.0f} s")
         self._live.update(picture, refresh=True)

@@ -77,16 +77,29 @@ def _panel(axes: Any, run: Run, order: Any) -> Any:
     number = np.arange(1, len(run.values) + 1)
     # The first points on top: they are the fewest, and show where the search began.
     points = axes.scatter(
-        *run.points[::-1].T, c=number[::-1], cmap="plasma", norm=order,
-        s=13, edgecolors="white", linewidths=0.35, zorder=4, clip_on=False,
+        *run.points[::-1].T,
+        c=number[::-1],
+        cmap="plasma",
+        norm=order,
+        s=13,
+        edgecolors="white",
+        linewidths=0.35,
+        zorder=4,
+        clip_on=False,
     )
     outline = [withStroke(linewidth=1.6, foreground="white")]
     for i, (px, py) in enumerate(run.points[:_NUMBERED], start=1):
         right, top = px > x0 + 0.95 * (x1 - x0), py > y0 + 0.95 * (y1 - y0)  # the number stays in the frame
         axes.annotate(
-            str(i), (px, py), xytext=(-2.5 if right else 2.5, -2.5 if top else 2.5),
-            textcoords="offset points", ha="right" if right else "left", va="top" if top else "bottom",
-            fontsize=6.5, path_effects=outline, zorder=6,
+            str(i),
+            (px, py),
+            xytext=(-2.5 if right else 2.5, -2.5 if top else 2.5),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="top" if top else "bottom",
+            fontsize=6.5,
+            path_effects=outline,
+            zorder=6,
         )
     minima = problem.minimisers.T
     axes.scatter(*minima, marker="+", s=70, c="white", linewidths=2.6, zorder=5)

@@ -11,8 +11,7 @@ from typing import Any
 from fractopt.archive.history import History
 from fractopt.archive.lock import is_alive, read_owner
 from fractopt.archive.store import load
-from fractopt.master import FAILURES
-from fractopt.trial import Kind
+from fractopt.trial import Kind, Status
 
 STALE_S = 120.0  # a board older than this says nothing about the present
 
@@ -99,14 +98,14 @@ def _eta(history: History, board: dict[str, Any]) -> float | None:
     for worker in workers:
         worker["eta_s"] = max(mean - worker["seconds"], 0.0) if worker["trial"] >= 0 else None
     left = max(history.budget - len(history.evaluations), 0) * mean
-    done = sum(min(w["seconds"], mean) for w in workers if w["trial"] >= 0)
+    done: float = sum(min(w["seconds"], mean) for w in workers if w["trial"] >= 0)
     return max(left - done, 0.0) / len(workers)
 
 
 def _failures(history: History, last: int = 3) -> list[dict[str, Any]]:
-    rows = [r for r in history.evaluations if r.outcome is not None and r.outcome.status in FAILURES]
+    rows = [r for r in history.evaluations if r.outcome is not None and r.outcome.status.is_failure]
     return [
-        {"trial": r.id, "status": r.outcome.status.value, "message": r.outcome.message}
+        {"trial": r.id, "status": r.outcome.status.value, "message": r.outcome.reason}
         for r in rows[-last:]
         if r.outcome is not None
     ]
@@ -114,7 +113,7 @@ def _failures(history: History, last: int = 3) -> list[dict[str, Any]]:
 
 def _warnings(history: History) -> Iterator[str]:
     told = len(history.evaluations)
-    failed = sum(n for name, n in history.counts().items() if name in {s.value for s in FAILURES})
+    failed = sum(n for name, n in history.counts().items() if Status(name).is_failure)
     if told and failed > 0.3 * told:
         yield f"{failed} of {told} evaluations failed; the last reasons are above"
     best, base = history.best, history.anchor(Kind.BASE)
