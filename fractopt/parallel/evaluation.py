@@ -128,7 +128,7 @@ def describe(error: BaseException) -> str:
     head = f"{type(error).__name__}: {text}" if text else type(error).__name__
     head = " ".join(head.split())[: MAX_TEXT // 2]
     trace = "".join(traceback.format_exception(error))
-    return f"{head}\n{trace[-(MAX_TEXT - len(head) - 1):]}"
+    return f"{head}\n{trace[-(MAX_TEXT - len(head) - 1) :]}"
 
 
 def die_with(parent: int) -> None:

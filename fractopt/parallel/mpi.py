@@ -1,4 +1,4 @@
-"""Workers as MPI ranks: rank 0 is the master, every other rank a worker of that number.
+"""Workers as MPI ranks: rank 0 is the master, every other rank a worker of that number (see `rank`).
 
 Importing this module initialises MPI. Only bytes travel, no pickles, and nobody blocks in MPI: sends
 are Isend with kept buffers, receives are Improbe and Mrecv with sleeps in between, because every
@@ -11,14 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
-import select
-import signal
-import socket
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import NoReturn
 
@@ -44,7 +38,7 @@ from fractopt.parallel.message import (
     decode,
     encode,
 )
-from fractopt.parallel.worker import COMMAND, STUCK_S, Supervisor, end
+from fractopt.parallel.worker import STUCK_S
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +64,6 @@ class Tag(IntEnum):
 
 
 FINALIZE, EXIT = b"finalize", b"exit"  # MPI_Finalize can hang once a rank was lost
-
-
-class LostMasterError(Exception):
-    """The master is gone: nothing is left to work for."""
 
 
 def world_size() -> int:
@@ -109,14 +99,15 @@ class Backoff:
 class Post:
     """Sends and receives byte strings without ever blocking, and keeps book of lost ranks."""
 
-    def __init__(self, comm: MPI.Comm) -> None:
+    def __init__(self, comm: MPI.Comm = MPI.COMM_WORLD) -> None:
         comm.Set_errhandler(MPI.ERRORS_RETURN)
         self._comm = comm
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.lost: set[int] = set()
         self._can_tell_lost = hasattr(comm, "Get_failed")
         self._looked_at = 0.0
         self._on_the_way: list[tuple[MPI.Request, bytes]] = []
-        self._source = MPI.ANY_SOURCE if comm.Get_rank() == MASTER else MASTER
+        self._source = MPI.ANY_SOURCE if self.rank == MASTER else MASTER
 
     def send(self, rank: int, tag: Tag, data: bytes = b"") -> None:
         """Start sending; `data` is kept until it has arrived. To a lost rank: nothing happens."""
@@ -159,6 +150,11 @@ class Post:
             raise ValueError(f"rank {status.Get_source()} sent {len(data)} bytes, more than {MAX_BYTES}")
         return status.Get_source(), Tag(status.Get_tag()), bytes(data)
 
+    def abort(self, code: int) -> None:
+        """End the whole job by force; returns where MPI itself is stuck."""
+        _flush()
+        self._comm.Abort(code)
+
     def _look_for_lost(self, error: MPI.Exception | None) -> None:
         """Update `lost`; raises `error` where it is not about a lost rank."""
         self._looked_at = time.monotonic()
@@ -180,11 +176,10 @@ class MpiTransport:
     """The master's end. `leave` must be the last thing rank 0 does, whatever happened before."""
 
     def __init__(self, comm: MPI.Comm = MPI.COMM_WORLD, *, fault_tolerant: bool | None = None) -> None:
-        self._comm = comm
         self._post = Post(comm)
         self._backoff = Backoff()
         self._fault_tolerant = fault_tolerant_job() if fault_tolerant is None else fault_tolerant
-        self._workers = set(range(1, comm.Get_size()))  # not lost, and not said goodbye
+        self._workers = set(range(1, self._post.size))  # not lost, and not said goodbye
         self._nodes: dict[int, Node] = {}
         self._setup: Setup | None = None
         self._placed = False
@@ -239,15 +234,14 @@ class MpiTransport:
         """
         self.close(grace_s=2.0)
         orderly = not self._gone and not self._workers
-        for worker in range(1, self._comm.Get_size()):
+        for worker in range(1, self._post.size):
             self._post.send(worker, Tag.LEAVE, FINALIZE if orderly else EXIT)
         until = time.monotonic() + LEAVE_S
         while not self._post.settle() and time.monotonic() < until:
             time.sleep(0.001)
         if self._workers and not self._fault_tolerant:
-            _flush()
-            self._comm.Abort(code or 1)
-        _depart(orderly, code)
+            self._post.abort(code or 1)
+        depart(orderly, code)
 
     def _take(self) -> list[FromWorker]:
         """All that has arrived."""
@@ -257,8 +251,8 @@ class MpiTransport:
             rank, tag, data = mail
             if tag is Tag.GOODBYE:
                 self._workers.discard(rank)
-            elif (message := _decoded(rank, tag, data)) is not None:
-                messages += self._hear(rank, message)
+            else:
+                messages += self._hear(rank, decoded(rank, tag, data))
         for rank in sorted(self._post.lost - self._gone):
             messages += self._lose(rank, "its rank died")
         return messages
@@ -297,7 +291,7 @@ class MpiTransport:
 
     def _place(self) -> None:
         """Once it is known where every rank runs: give each its device, its cores, and the setup."""
-        if self._placed or self._setup is None or not self._workers <= self._nodes.keys():
+        if self._placed or self._closed or self._setup is None or not self._workers <= self._nodes.keys():
             return
         self._placed = True
         ranks = sorted(self._workers)
@@ -327,147 +321,16 @@ def fault_tolerant_job() -> bool:
     return any(os.environ.get(name) == "1" for name in ("OMPI_MCA_mpi_ft_enable", "FRACTOPT_FAULT_TOLERANT"))
 
 
-def serve(comm: MPI.Comm = MPI.COMM_WORLD, command: Sequence[str] = COMMAND) -> NoReturn:
-    """All that a worker rank does, to its end: an uncaught exception of ours is its last message.
-
-    `command` starts an evaluation process, see `evaluation.main`.
-    """
-    if threading.current_thread() is threading.main_thread():
-        # The launcher passes signals on to every rank, but only the master decides what becomes of
-        # the run. Handlers, as an ignored signal would stay ignored in the evaluation process.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda *_: None)
-    worker = _Worker(comm, command)
-    code = 0
-    try:
-        worker.work()
-    except LostMasterError:
-        worker.end(0.0)
-        _depart(False, 1)
-    except BaseException:
-        code = 1
-        worker.crash(traceback.format_exc())
-    orderly = worker.last_word() == FINALIZE
-    # A rank that is given up in a job that goes on must not give that job its exit code.
-    _depart(orderly, code if orderly else 0)
-
-
-class _Worker:
-    """The worker's end."""
-
-    def __init__(self, comm: MPI.Comm, command: Sequence[str]) -> None:
-        self._comm = comm
-        self._command = command
-        self._post = Post(comm)
-        self._backoff = Backoff()
-        self._place = Place(comm.Get_rank(), "", 1)
-        self._supervisor: Supervisor | None = None
-        self._stop_by: float | None = None
-        self._leave: bytes | None = None
-
-    def work(self) -> None:
-        """Follow orders until told to stop and no evaluation process is left."""
-        visible = gpu.visible_devices(os.environ, gpu.device_count())
-        here = Node(self._comm.Get_rank(), socket.gethostname(), gpu.node_id(), visible, gpu.usable_cores())
-        self._post.send(MASTER, Tag.NODE, encode(here))
-        while not self._done():
-            self._take_orders()
-            for message in self._supervisor.poll() if self._supervisor else ():
-                self._post.send(MASTER, Tag.REPORT, encode(message))
-                self._backoff.reset()
-            self._wait()
-        self.end(0.0)
-        self._post.send(MASTER, Tag.GOODBYE)
-
-    def crash(self, text: str) -> None:
-        """Say what went wrong, to the master and on stderr, and leave no evaluation process."""
-        rank, host = self._comm.Get_rank(), socket.gethostname()
-        print(f"### worker {rank} of {self._comm.Get_size()} on {host}\n{text}", file=sys.stderr, flush=True)
-        try:
-            self.end(0.0)
-            self._post.send(MASTER, Tag.REPORT, encode(Crashed(rank, host, text[-MAX_BYTES // 4 :])))
-            self._post.send(MASTER, Tag.GOODBYE)
-        except Exception:
-            traceback.print_exc()
-
-    def last_word(self) -> bytes:
-        """Wait for the master's leave. Ends the job by force where it does not come."""
-        until = time.monotonic() + LEAVE_S + STUCK_S
-        try:
-            while time.monotonic() < until:
-                mail = self._post.receive()
-                if mail is not None and mail[1] is Tag.LEAVE:
-                    self._leave = mail[2]
-                if MASTER in self._post.lost:
-                    return EXIT
-                if self._leave is not None and self._post.settle():
-                    return self._leave
-                if mail is None:
-                    time.sleep(0.002)
-        except MPI.Exception:
-            traceback.print_exc()
-        _flush()
-        self._comm.Abort(1)
-        return EXIT
-
-    def end(self, grace_s: float) -> None:
-        if self._supervisor is not None:
-            end([self._supervisor], grace_s)
-
-    def _done(self) -> bool:
-        if self._leave is not None:
-            return True
-        if self._stop_by is None:
-            return False
-        return self._supervisor is None or self._supervisor.closed or time.monotonic() > self._stop_by
-
-    def _take_orders(self) -> None:
-        while (mail := self._post.receive()) is not None:
-            self._backoff.reset()
-            rank, tag, data = mail
-            if tag is Tag.LEAVE:
-                self._leave = data
-            elif (message := _decoded(rank, tag, data)) is not None:
-                self._obey(message)
-        if MASTER in self._post.lost:
-            raise LostMasterError
-
-    def _obey(self, message: Message) -> None:
-        match message:
-            case Place():
-                self._place = message
-            case Setup():
-                place = self._place
-                self._supervisor = Supervisor(
-                    place.worker, message, place.device, place.threads, self._command
-                )
-                self._supervisor.start()
-            case Task() if self._supervisor is not None:
-                self._supervisor.send(message)
-            case Stop():
-                self._stop_by = time.monotonic() + message.grace_s + STUCK_S
-                if self._supervisor is not None:
-                    self._supervisor.stop(message.grace_s)
-            case _:
-                raise ValueError(f"the master sent a {message.type!r} message out of turn")
-
-    def _wait(self) -> None:
-        """Until the evaluation process has something, or it is time to look at MPI again."""
-        wait_s, fds = self._backoff.sleep_s(), []
-        if self._supervisor is not None:
-            wait_s = min(wait_s, max(0.0, self._supervisor.deadline() - time.monotonic()))
-            fds = self._supervisor.filenos()
-        select.select(fds, (), (), wait_s)  # unlike poll, it counts in microseconds
-
-
-def _decoded(rank: int, tag: Tag, data: bytes) -> Message | None:
+def decoded(rank: int, tag: Tag, data: bytes) -> Message:
+    """The message in `data`; raises ValueError, naming the sender, where it is none."""
     try:
         return decode(data)
     except ValueError as error:
         raise ValueError(f"rank {rank}, {tag.name.lower()}: {error}") from None
 
 
-def _depart(orderly: bool, code: int) -> NoReturn:
+def depart(orderly: bool, code: int) -> NoReturn:
+    """End this process, without MPI_Finalize and all that Python does at exit unless `orderly`."""
     _flush()
     if not orderly:
         os._exit(code)

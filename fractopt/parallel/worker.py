@@ -109,7 +109,8 @@ class Supervisor:
         """Take `task`, to be run as soon as an evaluation process is ready. One at a time."""
         assert self._task is None, "a worker has one task at a time"
         self._task, self._taken_at = task, time.monotonic()
-        if self._state is _State.READY:
+        # A process that died while idle is not given the task: `poll` will replace it first.
+        if self._state is _State.READY and self._group is not None and self._group.returncode() is None:
             self._run()
 
     def stop(self, grace_s: float) -> None:

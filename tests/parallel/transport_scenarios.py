@@ -232,10 +232,10 @@ def main(directory: Path) -> None:
     from fractopt.parallel import launch
 
     launch.check_mpi()
-    from fractopt.parallel import mpi
+    from fractopt.parallel import mpi, rank
 
     if not mpi.is_master():
-        mpi.serve(command=COMMAND)
+        rank.serve(command=COMMAND)
     transport = mpi.MpiTransport()
     results = {}
     try:

@@ -1,0 +1,241 @@
+"""Supervision, with real processes and real kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluating import COMMAND
+from ranks import MARK, marked, survivors
+
+from fractopt.parallel.group import evaluation_environment
+from fractopt.parallel.message import (
+    Ended,
+    Finished,
+    FromWorker,
+    Hello,
+    Limits,
+    Progress,
+    Setup,
+    Task,
+    Unusable,
+)
+from fractopt.parallel.worker import MAX_START_FAILURES, Supervisor, end
+from fractopt.trial import Status
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every process started here carries the mark; none may be left at the end."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    yield mark
+    assert survivors(mark) == {}
+
+
+class Watched:
+    """A supervisor whose owner does nothing else."""
+
+    def __init__(self, spec: dict[str, Any] | None = None, directory: str = "", **limits: Any) -> None:
+        self.supervisor = Supervisor(1, Setup(spec or {}, directory, Limits(**limits)), command=COMMAND)
+        self.supervisor.start()
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        end([self.supervisor], 0.0)
+        assert self.supervisor.closed
+
+    def until(self, *types: type[FromWorker]) -> Any:
+        """The next message of one of these types."""
+        limit = time.monotonic() + PATIENCE_S
+        while time.monotonic() < limit:
+            for message in self.supervisor.poll():
+                if isinstance(message, types):
+                    return message
+            time.sleep(0.002)
+        raise AssertionError(f"no {types} within {PATIENCE_S} s")
+
+    def run(self, do: str, x: float = 0.0, trial: int = 0) -> Finished | Ended:
+        self.supervisor.send(Task(trial, 0, "search", {"do": do, "x": x}, 7))
+        message = self.until(Finished, Ended)
+        assert isinstance(message, (Finished, Ended))
+        return message
+
+    def pid(self) -> int:
+        message = self.run("return")
+        assert isinstance(message, Finished)
+        return int(message.outcome.metrics["pid"])
+
+
+def test_a_process_is_kept_between_evaluations() -> None:
+    with Watched() as watched:
+        assert watched.pid() == watched.pid()
+
+
+def test_a_process_is_replaced_where_asked() -> None:
+    with Watched(reuse_process=False) as watched:
+        assert len({watched.pid() for _ in range(3)}) == 3
+
+
+def test_a_process_that_ran_out_of_memory_is_replaced() -> None:
+    with Watched() as watched:
+        before = watched.pid()
+        assert watched.run("memory").outcome.status is Status.OOM  # type: ignore[union-attr]
+        assert watched.pid() != before
+
+
+def test_a_process_killed_from_outside_is_replaced() -> None:
+    with Watched() as watched:
+        watched.supervisor.send(Task(0, 0, "search", {"do": "sleep", "x": 60}, 7))
+        progress = watched.until(Progress)
+        while progress.phase == "setup":
+            progress = watched.until(Progress)
+        os.kill(progress.pid, signal.SIGKILL)
+        ended = watched.until(Ended)
+        assert (ended.how, ended.trial) == ("killed", 0)
+        idle = watched.pid()
+        os.kill(idle, signal.SIGKILL)  # while it has nothing to do: nobody needs to hear of it
+        time.sleep(0.2)
+        assert watched.pid() != idle
+
+
+def test_what_an_evaluation_started_ends_with_it(mark: str) -> None:
+    """A grandchild that ignores SIGTERM is gone before the attempt is over."""
+    with Watched(timeout_s=0.6) as watched:
+        message = watched.run("orphan", 60)
+        assert isinstance(message, Finished)
+        assert message.outcome.status is Status.TIMEOUT
+        assert "longer than the timeout of 0.6 s" in message.outcome.message
+        mine = {pid: line for pid, line in marked(mark).items() if pid != os.getpid()}
+        assert not [line for line in mine.values() if "while" in line]
+        watched.pid()
+
+
+def test_progress_keeps_a_stall_away() -> None:
+    with Watched(stall_timeout_s=0.4) as watched:
+        assert watched.run("work", 1.2).outcome.status is Status.OK  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("unusable", "no such model 'llama'; expected a path"),
+        ("raise", "the objective could not be set up: RuntimeError: an unexpected error while building"),
+        ("die", f"(often the kernel out of memory, or a scheduler) {MAX_START_FAILURES} times before it ran"),
+        ("hang", "the objective's set-up ran longer than the timeout of 0.5 s"),
+    ],
+)
+def test_an_objective_that_cannot_be_set_up_is_said_once(how: str, expected: str) -> None:
+    with Watched({"build": how}, timeout_s=0.5 if how == "hang" else None) as watched:
+        message = watched.until(Unusable, Hello)
+        assert isinstance(message, Unusable)
+        assert expected in message.message
+        if how == "die":
+            assert "a last word" in message.message
+        assert watched.supervisor.closed
+        assert watched.supervisor.poll() == []
+
+
+def test_a_task_is_not_lost_with_a_worker_that_becomes_unusable(tmp_path: Path) -> None:
+    with Watched({"build": "once", "marker": str(tmp_path / "marker")}, reuse_process=False) as watched:
+        watched.pid()
+        watched.supervisor.send(Task(5, 2, "search", {}, 7))
+        said = [watched.until(Ended, Unusable)]
+        assert (said[0].trial, said[0].attempt, said[0].how) == (5, 2, "lost")
+
+
+def test_setting_up_is_visible() -> None:
+    with Watched({"build": "slow"}) as watched:
+        progress = watched.until(Progress, Hello)
+        assert isinstance(progress, Progress)
+        assert (progress.phase, progress.trial) == ("setup", -1)
+        watched.until(Hello)
+        watched.run("memory")
+        watched.supervisor.send(Task(3, 0, "search", {}, 7))
+        progress = watched.until(Progress)
+        assert (progress.phase, progress.trial) == ("setup", 3)
+        finished = watched.until(Finished)
+        assert finished.seconds > 0.2  # busy with its set-up
+
+
+def test_stopping_ends_everything_in_time() -> None:
+    with Watched() as watched:
+        watched.until(Hello)
+        watched.supervisor.send(Task(0, 0, "search", {"do": "orphan", "x": 60}, 7))
+        time.sleep(0.3)
+        started = time.monotonic()
+        end([watched.supervisor], 0.3)
+        assert watched.supervisor.closed
+        assert time.monotonic() - started < 5.0
+
+
+OWNER = """
+import select, sys
+from fractopt.parallel.message import Limits, Setup, Task, Hello
+from fractopt.parallel.worker import Supervisor
+supervisor = Supervisor(1, Setup({}, "", Limits()), command=sys.argv[1:])
+supervisor.start()
+while True:
+    for message in supervisor.poll():
+        if isinstance(message, Hello):
+            supervisor.send(Task(0, 0, "search", {"do": "orphan", "x": 600}, 0))
+        elif message.phase == "begin":
+            print("running", flush=True)
+    select.select(supervisor.filenos(), [], [], 1.0)
+"""
+
+
+def test_no_process_outlives_a_killed_owner() -> None:
+    """Nor do those that the evaluation started, though the kernel ends the evaluation itself first."""
+    for _ in range(3):
+        mark = uuid.uuid4().hex
+        owner = subprocess.Popen(
+            [sys.executable, "-c", OWNER, *COMMAND], stdout=subprocess.PIPE, env={**os.environ, MARK: mark}
+        )
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"running\n"
+        time.sleep(0.2)
+        assert len(marked(mark)) >= 4  # the owner, the guard, the evaluation, what that started
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+        assert survivors(mark) == {}
+
+
+def test_environment() -> None:
+    environ = {
+        "PATH": "/bin",
+        "HF_TOKEN": "x",
+        "OMPI_COMM_WORLD_RANK": "1",
+        "PMIX_RANK": "1",
+        "PRTE_LAUNCHED": "1",
+        "PMI_SIZE": "3",
+        "MPIR_CVAR": "1",
+        "LOCAL_RANK": "1",
+        "SLURM_NTASKS": "9",
+        "SLURM_STEP_ID": "0",
+        "SLURM_JOB_ID": "17",
+        "CUDA_VISIBLE_DEVICES": "0,1,2,3",
+        "OMP_NUM_THREADS": "1",
+    }
+    assert evaluation_environment(environ, "GPU-1", 4) == {
+        "PATH": "/bin",
+        "HF_TOKEN": "x",
+        "SLURM_JOB_ID": "17",
+        "CUDA_VISIBLE_DEVICES": "GPU-1",
+        "OMP_NUM_THREADS": "4",
+        "MKL_NUM_THREADS": "4",
+        "OPENBLAS_NUM_THREADS": "4",
+    }
