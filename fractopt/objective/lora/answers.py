@@ -11,6 +11,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def write_answers(directory: Path, answers: Mapping[str, BoolArray]) -> Path:
 
     The file appears whole or not at all.
     """
-    members: dict[str, np.ndarray] = {}
+    members: dict[str, Any] = {}
     for index, (metric, right) in enumerate(answers.items()):
         # Names of archive members are file names, where a metric's slash has no place.
         members[f"metric_{index}"] = np.array(metric)
@@ -32,7 +33,7 @@ def write_answers(directory: Path, answers: Mapping[str, BoolArray]) -> Path:
         members[f"bits_{index}"] = np.packbits(right)
     path, partial = directory / FILE, directory / (FILE + ".tmp")
     with partial.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **members)
+        np.savez(stream, **members)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(path)
@@ -46,7 +47,8 @@ def read_answers(path: Path) -> dict[str, BoolArray]:
     """
     path = path / FILE if path.is_dir() else path
     try:
-        with np.load(path, allow_pickle=False) as members:
+        # `np.load` leaves a file that it opened itself open when the archive is torn.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as members:
             count = sum(name.startswith("metric_") for name in members)
             return {
                 str(members[f"metric_{i}"]): np.unpackbits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,10 @@ class Samples:
         self._module = _module(data)
         self._module.connect(base.tokenizer, batch_size=1, max_seq_length=None)
         try:
-            self._module.setup()
+            with warnings.catch_warnings():
+                # The validation part may be empty: only its longest sample counts here.
+                warnings.filterwarnings("ignore", message="Length of split", category=UserWarning)
+                self._module.setup()
             train = [self._module.train_dataset[i] for i in range(len(self._module.train_dataset))]
             validation = self._module.test_dataset
             lengths = [len(sample["input_ids"]) for sample in train]

@@ -1,0 +1,211 @@
+"""The objective: step 0, repetition, divergence, memory, what is reported and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fractopt.objective.base import Evaluation, UnusableError, silent
+from fractopt.objective.lora.answers import accuracy, read_answers
+from fractopt.objective.lora.settings import TINY, Data, Hyperparameters, LoraSettings, Model, Train
+from fractopt.trial import Kind, Outcome, Status
+
+pytestmark = pytest.mark.llm
+
+Evaluate = Callable[..., Outcome]
+GOOD = {"learning_rate": 1e-2, "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.1, "weight_decay": 0.01}
+
+
+@pytest.fixture
+def trainer(objective: Any) -> Iterator[Any]:
+    """The trainer, its micro-batch put back afterwards."""
+    kept = objective._trainer.micro_batch
+    yield objective._trainer
+    objective._trainer.micro_batch = kept
+
+
+@pytest.mark.parametrize("rank", [1, 16])
+def test_an_adapter_at_step_0_changes_no_logit(objective: Any, rank: int) -> None:
+    import torch
+
+    base = objective._base
+    ids = torch.randint(0, 900, (4, 40), generator=torch.Generator().manual_seed(rank))
+    untuned = base.untuned().eval()
+    fresh = base.with_adapters(Hyperparameters(1e-2, rank, 64, 0.5, 0.0), seed=rank).eval()
+    with torch.no_grad():
+        assert torch.equal(fresh(ids), untuned(ids))
+    adapters = {name for name, weight in fresh.named_parameters() if weight.requires_grad}
+    assert adapters
+    assert all("lora_" in name for name in adapters)
+
+
+def test_the_same_seed_gives_the_same_loss_and_answers(evaluate: Evaluate, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    a = evaluate(directory=first, **GOOD)
+    evaluate(**GOOD | {"lora_rank": 3})  # another evaluation in between leaves no trace
+    b = evaluate(directory=second, seed=99, **GOOD)  # the trial's seed counts only as "per-trial"
+    assert a.status is b.status is Status.OK
+    assert a.metrics["train/loss"] == b.metrics["train/loss"]
+    np.testing.assert_array_equal(read_answers(first)["tiny/acc"], read_answers(second)["tiny/acc"])
+    assert a.value > 0.5
+
+
+def test_fine_tuning_leaves_the_resident_weights_alone(objective: Any, evaluate: Evaluate) -> None:
+    before = {name: weight.clone() for name, weight in objective._base.weights.items()}
+    score = evaluate(Kind.BASE).value
+    evaluate(**GOOD)
+    import torch
+
+    assert all(torch.equal(weight, before[name]) for name, weight in objective._base.weights.items())
+    assert evaluate(Kind.BASE).value == score
+
+
+def test_the_outcome_says_value_error_losses_and_times(objective: Any, tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int, float | None]] = []
+
+    def report(phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
+        calls.append((phase, step, total, loss))
+
+    evaluation = Evaluation(3, Kind.SEARCH, GOOD, 0, directory=tmp_path, test=True)
+    outcome = objective(evaluation, report)
+    answers = read_answers(tmp_path)
+    assert list(answers) == ["tiny/acc", "tiny-test/acc_norm"]
+    assert (outcome.value, outcome.stderr) == accuracy(answers["tiny/acc"])
+    assert outcome.metrics["tiny-test/acc_norm"] == answers["tiny-test/acc_norm"].mean()
+    assert outcome.metrics["train/steps"] == 32
+    spent = outcome.metrics["seconds/train"] + outcome.metrics["seconds/score"]
+    assert 0.0 < spent < outcome.seconds
+
+    steps = [call for call in calls if call[0] == "train"]
+    assert [call[1] for call in steps] == list(range(1, 33))
+    assert all(call[2] == 32 and call[3] is not None for call in steps)
+    assert steps[-1][3] == outcome.metrics["train/loss"]
+    assert ("score tiny", 1, 1, None) in calls
+    assert ("score tiny-test", 1, 1, None) in calls
+
+
+def test_the_base_is_scored_without_a_fine_tune(evaluate: Evaluate) -> None:
+    outcome = evaluate(Kind.BASE)
+    assert outcome.status is Status.OK
+    assert "train/loss" not in outcome.metrics
+    assert "tiny-test/acc_norm" not in outcome.metrics
+    assert 0.15 < outcome.value < 0.5
+
+
+@pytest.mark.parametrize(("rate", "says"), [(1e30, "became"), (1.0, "stayed above 6.87")])
+def test_a_loss_that_explodes_is_diverged(evaluate: Evaluate, rate: float, says: str) -> None:
+    outcome = evaluate(**GOOD | {"learning_rate": rate})
+    assert outcome.status is Status.DIVERGED
+    assert says in outcome.message
+
+
+def test_an_unknown_parameter_is_refused(evaluate: Evaluate) -> None:
+    with pytest.raises(ValueError, match="knows no parameter 'momentum'"):
+        evaluate(momentum=0.9)
+
+
+def test_out_of_memory_halves_the_micro_batch(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    point = Hyperparameters(1e-2, 8, 16, 0.0, 0.01)  # no dropout: its masks depend on the batch
+    whole = trainer(point, 1, silent)
+    real = type(trainer)._backward
+
+    def small_memory(self: Any, model: Any, ids: Any, labels: Any, accumulation: int) -> Any:
+        if len(ids) > 4:
+            raise torch.OutOfMemoryError("pretended")
+        return real(self, model, ids, labels, accumulation)
+
+    monkeypatch.setattr(type(trainer), "_backward", small_memory)
+    phases: list[str] = []
+    halved = trainer(point, 1, lambda phase, *_: phases.append(phase))
+    assert trainer.micro_batch == 4
+    assert [p for p in phases if p != "train"] == [
+        "out of memory, micro-batch now 8",
+        "out of memory, micro-batch now 4",
+    ]
+    assert halved.steps == whole.steps
+    assert halved.loss == pytest.approx(whole.loss, rel=1e-3)
+
+    monkeypatch.setattr(type(trainer), "_backward", lambda *_: raise_(torch.OutOfMemoryError("always")))
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer(point, 1, silent)
+    assert trainer.micro_batch == 1
+
+
+def raise_(error: BaseException) -> None:
+    raise error
+
+
+def test_batches_come_in_litgpts_order_and_touch_no_global_stream(objective: Any) -> None:
+    import torch
+    from litgpt.data import JSON
+
+    from fractopt.objective.lora.files import TINY_DIRECTORY
+
+    module = JSON(TINY_DIRECTORY, mask_prompt=True, num_workers=0)
+    module.connect(objective._base.tokenizer, batch_size=16)
+    module.setup()
+    loader = module.train_dataloader()
+    theirs = [batch["input_ids"] for _ in range(2) for batch in loader]
+    torch.manual_seed(5)
+    ours = list(objective._trainer._samples.batches(16, 2))
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+    assert len(ours) == len(theirs) == 64
+    assert all(torch.equal(a, b) for (a, _), b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": Model(path="/nowhere/model")}, r"objective.model.path: .*none at /nowhere/model"),
+        ({"data": Data(path="/nowhere/data.json")}, r"objective.data.path: .*/nowhere/data.json does not"),
+        ({"data": Data(name=TINY, prompt_style="alpacca")}, r"prompt_style: expected one of .*'alpacca'"),
+        ({"train": Train(warmup_steps=32)}, r"warmup_steps: expected fewer than the 32 .*, got 32"),
+    ],
+)
+def test_an_objective_that_cannot_be_set_up_says_why(
+    short: Callable[..., LoraSettings], changes: dict[str, Any], says: str
+) -> None:
+    from fractopt.objective.lora.objective import LoraObjective
+
+    with pytest.raises(UnusableError, match=says):
+        LoraObjective(short(**changes))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '[{"question": "?"}]', "[1, 2]"])
+def test_malformed_data_say_what_is_expected(objective: Any, tmp_path: Path, text: str) -> None:
+    from fractopt.objective.lora.data import Samples
+
+    path = tmp_path / "data.json"
+    path.write_text(text)
+    with pytest.raises(UnusableError, match=r"objective.data: (expected JSON records|there is no sample)"):
+        Samples(Data(path=str(path)), objective._base)
+
+
+def test_weights_that_do_not_fit_are_refused(objective: Any, tmp_path: Path) -> None:
+    import shutil
+
+    import torch
+
+    from fractopt.objective.lora.files import TINY_DIRECTORY
+    from fractopt.objective.lora.model import BaseModel
+
+    broken = tmp_path / "model"
+    shutil.copytree(TINY_DIRECTORY, broken)
+    weights = torch.load(broken / "lit_model.pth", weights_only=True)
+    weights.pop("transformer.ln_f.weight")
+    torch.save(weights, broken / "lit_model.pth")
+    with pytest.raises(UnusableError, match=r"missing \['transformer.ln_f.weight'\]"):
+        BaseModel(Model(path=str(broken), precision="32-true"), ("query",))
+    (broken / "lit_model.pth").write_bytes(b"torn")
+    with pytest.raises(UnusableError, match="does not hold a litgpt checkpoint"):
+        BaseModel(Model(path=str(broken), precision="32-true"), ("query",))

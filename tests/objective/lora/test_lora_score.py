@@ -1,0 +1,109 @@
+"""Scores are lm-eval's: against its own Hugging Face model, and against its own evaluation loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fractopt.objective.base import UnusableError, silent
+from fractopt.objective.lora.files import TINY_DIRECTORY
+from fractopt.objective.lora.settings import Hyperparameters
+
+pytestmark = pytest.mark.llm
+
+POINT = Hyperparameters(1e-2, 8, 16, 0.1, 0.01)
+
+
+@pytest.fixture(scope="module")
+def huggingface() -> Any:
+    """The tiny model as lm-eval's Hugging Face model, converted by litgpt in memory."""
+    pytest.importorskip("accelerate")
+    import json
+
+    import torch
+    from litgpt.config import Config
+    from litgpt.scripts.convert_lit_checkpoint import copy_weights_llama
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    weights = torch.load(TINY_DIRECTORY / "lit_model.pth", weights_only=True)
+    config = Config.from_file(TINY_DIRECTORY / "model_config.yaml")
+    converted: dict[str, Any] = {}
+    copy_weights_llama(config, converted, {name: weight.float() for name, weight in weights.items()})
+    model = LlamaForCausalLM(LlamaConfig(**json.loads((TINY_DIRECTORY / "config.json").read_text())))
+    model.load_state_dict(converted)
+    return HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(TINY_DIRECTORY), batch_size=64)
+
+
+def instances(pairs: list[tuple[str, str]]) -> list[Any]:
+    from lm_eval.api.instance import Instance
+
+    return [Instance("loglikelihood", {}, pair, idx=i) for i, pair in enumerate(pairs)]
+
+
+def test_log_likelihoods_are_those_of_the_hugging_face_model(objective: Any, huggingface: Any) -> None:
+    contexts = ["Tell the hue of", "The home of Bola is the", "Answer:\n", "  ", ""]
+    endings = [" amber", " black", " green river", " castle.", " castle and a tower"]
+    requests = instances([(context, ending) for context in contexts for ending in endings])
+    objective._lm.model = objective._base.untuned()
+    ours = objective._lm.loglikelihood(requests, disable_tqdm=True)
+    theirs = huggingface.loglikelihood(requests, disable_tqdm=True)
+    np.testing.assert_allclose([o[0] for o in ours], [t[0] for t in theirs], rtol=0, atol=2e-4)
+    assert [o[1] for o in ours] == [t[1] for t in theirs]
+
+    # What the objective itself does: encode once, then run the plan.
+    lm = objective._lm
+    planned = lm.run(lm.plan(lm.encode(requests)), len(requests))
+    assert planned == ours
+
+
+def test_answers_of_the_base_are_those_of_the_hugging_face_model(objective: Any, huggingface: Any) -> None:
+    from lm_eval import simple_evaluate
+
+    questions = objective._questions["tiny"]
+    answers = questions.answer(objective._base.untuned(), silent)
+    result = reference(simple_evaluate, huggingface)
+    for score, right in answers.items():
+        assert [bool(sample[score]) for sample in result["samples"]["tiny"]] == right.tolist()
+        assert result["results"]["tiny"][f"{score},none"] == np.mean(right)
+
+
+def test_answers_of_a_fine_tuned_model_are_those_of_lm_evals_own_loop(objective: Any) -> None:
+    from lm_eval import simple_evaluate
+
+    model = objective._trainer(POINT, 1337, silent).model
+    answers = objective._questions["tiny"].answer(model, silent)
+    objective._lm.model = model
+    result = reference(simple_evaluate, objective._lm)
+    for score, right in answers.items():
+        assert [bool(sample[score]) for sample in result["samples"]["tiny"]] == right.tolist()
+
+
+def reference(simple_evaluate: Any, lm: Any) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    from fractopt.objective.lora.tiny.questions import TinyTask
+
+    return simple_evaluate(
+        model=lm,
+        tasks=[TinyTask("tiny", TINY_DIRECTORY)],
+        task_manager=TaskManager(include_defaults=False),
+        limit=64,
+        bootstrap_iters=0,
+    )
+
+
+def test_choices_of_one_token_share_a_forward_pass(objective: Any) -> None:
+    questions = objective._questions["tiny"]
+    assert questions._count == 4 * len(questions) == 256
+    # Two questions of one context, with other choices, share it as well.
+    assert sum(len(forward.ids) for forward in questions._forwards) <= len(questions)
+
+
+def test_an_unknown_task_is_unusable(tmp_path: Any) -> None:
+    from fractopt.objective.lora.tasks import load_tasks
+
+    with pytest.raises(UnusableError, match=r"no task '.*nothing.yaml'"):
+        load_tasks(str(tmp_path / "nothing.yaml"), 0)
