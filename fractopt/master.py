@@ -238,7 +238,7 @@ class Master:
         if trial in self._testing:
             self._testing.discard(trial)
             self.archive.note({"record": "tested", "trial": trial, "outcome": outcome.to_json()})
-            self._reports.append(f"trial {trial:3d} tested: {_metrics(outcome)}")
+            self._reports.append(self._tested_line(trial, outcome))
             return
         running = {t.id: t for t in self.study.running}
         if trial not in running:
@@ -369,19 +369,20 @@ class Master:
         """One evaluation in one line of the log."""
         value = f"{outcome.value:.6g}" if outcome.has_value else outcome.status.value
         error = "" if outcome.stderr is None else f" ± {outcome.stderr:.2g}"
+        reason = f" [{outcome.reason}]" if outcome.message else ""
+        name = "" if trial.kind is Kind.SEARCH else f" {trial.kind.value}"
         try:
             best = f"best {self.study.best.value:.6g} (trial {self.study.best.id})"
         except ValueError:
             best = "no best yet"
-        name = "" if trial.kind is Kind.SEARCH else f" {trial.kind.value}"
-        params = " ".join(
-            f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()
-        )
-        reason = f" [{outcome.reason}]" if outcome.message else ""
-        return (
-            f"{self.study.told:4d}/{self.study.budget} trial {trial.id:3d}{name}: {value}{error} "
-            f"in {outcome.seconds:.1f} s, {best}; {params}{reason}"
-        )
+        params = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()]
+        head = f"{self.study.told:4d}/{self.study.budget} trial {trial.id:3d}{name}: {value}{error}"
+        return f"{head} in {outcome.seconds:.1f} s, {best}  {' '.join(params)}{reason}".rstrip()
+
+    def _tested_line(self, trial: int, outcome: Outcome) -> str:
+        names = self.history.manifest.objective.get("test_metrics", ())
+        found = [f"{name} {outcome.metrics[name]:.6g}" for name in names if name in outcome.metrics]
+        return f"          trial {trial:3d} tested: {', '.join(found) or outcome.reason or outcome.status}"
 
 
 def _surviving_result(directory: Path, trial: Trial) -> Outcome | None:
@@ -395,9 +396,3 @@ def _surviving_result(directory: Path, trial: Trial) -> Outcome | None:
         return None
     # A failure gets its retries from the living; only a result that stands is taken over.
     return None if outcome.status.is_failure else outcome
-
-
-def _metrics(outcome: Outcome) -> str:
-    if not outcome.metrics:
-        return outcome.reason or outcome.status.value
-    return ", ".join(f"{name} {value:.6g}" for name, value in outcome.metrics.items())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.text import Text
 
 from fractopt.optimizer.study import Study
 from fractopt.parallel.crew import Crew
@@ -47,12 +47,11 @@ class LiveDisplay:
         except ValueError:
             best = ""
         self._bar.update(self._task, completed=study.told, total=study.budget, best=best)
-        picture = Table.grid(padding=(0, 2))
-        picture.add_row(self._bar)
+        lines = []
         for state in crew.states.values():
             where = f"worker {state.worker} {state.host} {state.device or 'cpu'}"
             steps = f"{state.step}/{state.total}" if state.total else ""
             loss = "" if state.loss is None else f"loss {state.loss:.4g}"
             what = f"trial {state.trial} {state.phase} {steps} {loss}" if state.busy else "idle"
-            picture.add_row(f"{where}: {what} {state.seconds:.0f} s")
-        self._live.update(picture, refresh=True)
+            lines.append(Text(f"{where}: {what} {state.seconds:.0f} s", no_wrap=True, overflow="ellipsis"))
+        self._live.update(Group(self._bar, *lines), refresh=True)
