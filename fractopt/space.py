@@ -9,6 +9,7 @@ rates 1e-9 and 1e-6 differ as much on a log scale as 1e-4 and 1e-1.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -32,8 +33,8 @@ def _check_name(name: str) -> None:
 
 
 def _check_bounds(name: str, low: float, high: float, log: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{name}: bounds must be finite, got low = {low!r}, high = {high!r}")
+    if not all(abs(bound) <= sys.float_info.max for bound in (low, high)):  # not so for a NaN either
+        raise ValueError(f"{name}: bounds must be finite, got low = {low!r:.40}, high = {high!r:.40}")
     if not low < high:
         raise ValueError(f"{name}: low must be below high, got low = {low!r}, high = {high!r}")
     if log and low <= 0:
@@ -140,6 +141,8 @@ class Int(_Discrete):
         for bound in (self.low, self.high):
             if isinstance(bound, bool) or not isinstance(bound, int):
                 raise ValueError(f"{self.name}: an int's bounds must be integers, got {bound!r}")
+        if max(abs(self.low), abs(self.high)) > 2**53:
+            raise ValueError(f"{self.name}: an int's bounds must lie within 2^53 = {2**53} of zero")
         _check_bounds(self.name, self.low, self.high, self.log)
         if self.high - self.low >= 10_000_000:
             raise ValueError(f"{self.name}: more than 10^7 integers; use a float, or a log scale's exponent")
@@ -178,6 +181,8 @@ class _Listed(_Discrete):
         for value in self.values:
             if not isinstance(value, bool | int | float | str):
                 raise ValueError(f"{self.name}: a choice must be text, a number or a boolean, got {value!r}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{self.name}: a number among the choices must be finite, got {value!r}")
         if len(self.values) < 2:
             raise ValueError(f"{self.name}: at least two values are needed, got {list(self.values)!r}")
         if len({(type(v), v) for v in self.values}) < len(self.values):
@@ -206,12 +211,11 @@ class Ordinal(_Listed):
 
     def project(self, value: Value) -> Value:
         """The value itself, or for numbers the nearest of the list."""
-        if value in self.values:
-            return value
-        numbers = [v for v in self.values if isinstance(v, int | float)]
-        if len(numbers) == len(self.values) and isinstance(value, int | float):
-            return min(numbers, key=lambda known: abs(known - value))
-        raise ValueError(f"{self.name}: expected one of {list(self.values)!r}, got {value!r}")
+        numbers = [v for v in self.values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) == len(self.values):
+            number = _number(self.name, value)
+            return min(numbers, key=lambda known: abs(known - number))
+        return self.values[self.cell(self.encode(value))]
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,7 @@ class Categorical(_Listed):
 
     def project(self, value: Value) -> Value:
         """The value itself; there is no nearest one among categories."""
-        self.encode(value)
-        return value
+        return self.values[self.cell(self.encode(value))]
 
 
 Parameter: TypeAlias = Float | Int | Ordinal | Categorical
@@ -335,10 +338,14 @@ class Space:
 def _number(name: str, value: Value) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name}: expected a number, got {value!r}")
+    if not abs(value) <= sys.float_info.max:  # also where it is NaN
+        raise ValueError(f"{name}: expected a finite number, got {value!r:.40}")
     return float(value)
 
 
 def _integer(name: str, value: Value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, float) or not value.is_integer():
         raise ValueError(f"{name}: expected an integer, got {value!r}")
     return int(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 
@@ -27,9 +28,8 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
     With `durable` it also survives a power loss; without, only the death of the process.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside, handle = _open_aside(path)
     try:
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
             write_all(handle, data)
             if durable:
@@ -50,8 +50,7 @@ def create_file(path: Path, data: bytes) -> None:
     Raises FileExistsError where something is there already: of two callers one succeeds, and no
     reader ever finds a part of `data`.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    aside, handle = _open_aside(path)
     try:
         try:
             write_all(handle, data)
@@ -62,3 +61,16 @@ def create_file(path: Path, data: bytes) -> None:
     finally:
         aside.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def _open_aside(path: Path) -> tuple[Path, int]:
+    """A new file beside `path` under a name that nobody else takes, and its descriptor.
+
+    The name is random: processes of two hosts, or of two containers, may share a pid.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        return aside, os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except OSError as error:
+        error.filename = str(path)  # what the user knows of
+        raise

@@ -220,7 +220,7 @@ def table(history: History) -> np.ndarray[Any, Any]:
     types = {p.name: _column_type(p.type, getattr(p, "values", ())) for p in history.space.parameters}
     columns = [
         *_COLUMNS,
-        *((_column_name(name), kind) for name, kind in types.items()),
+        *((column_name(name), kind) for name, kind in types.items()),
         *((f"metric:{name}", "f8") for name in metrics),
         ("message", "S256"),
     ]
@@ -250,15 +250,16 @@ def table(history: History) -> np.ndarray[Any, Any]:
     return result
 
 
-def _column_name(parameter: str) -> str:
+def column_name(parameter: str) -> str:
     return f"param:{parameter}" if parameter in _FIXED else parameter
 
 
 def _column_type(kind: str, values: tuple[Value, ...]) -> str:
-    if kind == "float" or (values and all(isinstance(v, float) for v in values)):
-        return "f8"
-    if kind == "int" or (values and all(isinstance(v, int) and not isinstance(v, bool) for v in values)):
+    numbers = bool(values) and not any(isinstance(v, bool | str) for v in values)
+    if kind == "int" or (numbers and all(isinstance(v, int) and abs(v) < 2**63 for v in values)):
         return "i8"
+    if kind == "float" or numbers:
+        return "f8"
     return f"S{max(len(str(v).encode()) for v in values)}"
 
 
@@ -271,4 +272,5 @@ def _cell(params: Mapping[str, Value], name: str, kind: str) -> Any:
 
 
 def _text(text: str, width: int) -> bytes:
-    return text.encode()[:width]
+    """At most `width` bytes of UTF-8, cut between characters."""
+    return text.encode(errors="backslashreplace")[:width].decode(errors="ignore").encode()

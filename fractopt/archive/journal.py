@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +30,8 @@ class ArchiveError(Exception):
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:
-    body = json.dumps(record, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode()
+    # ASCII only: a message may hold what is no UTF-8, such as the surrogates of a strange file name.
+    body = json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii")
     return b"%08x %d %s\n" % (zlib.crc32(body), len(body), body)
 
 
@@ -43,7 +45,7 @@ def decode_line(line: bytes) -> Record | None:
         if len(body) != int(length) or zlib.crc32(body) != int(checksum, 16):
             return None
         record = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -75,12 +77,25 @@ def read_segment(path: Path) -> Segment:
             break
         records.append(record)
         position = good = end + 1
-    if any(decode_line(line) is not None for line in data[good:].split(b"\n")[1:]):
+    tail = data[good:]
+    if _lost_its_end(tail) or any(decode_line(line) is not None for line in tail.split(b"\n")[1:]):
         raise ArchiveError(
             f"{path}: record {len(records) + 1} is damaged (at byte {good}) and whole records follow it. "
             f"Nothing was changed. Restore the file from a copy, or continue elsewhere from archive.h5 alone."
         )
-    return Segment(int(path.stem), path, tuple(records), len(data) - good)
+    return Segment(int(path.stem), path, tuple(records), len(tail))
+
+
+def _lost_its_end(tail: bytes) -> bool:
+    """Whether `tail` begins with a whole record whose newline is another byte, with more behind it."""
+    start = re.match(rb"[0-9a-f]{8} (\d{1,9}) ", tail)
+    end = start.end() + int(start[1]) if start else len(tail)
+    return end + 1 < len(tail) and decode_line(tail[:end]) is not None
+
+
+def segment_paths(directory: Path) -> list[Path]:
+    """The segments' files in order, whole or not; copies that somebody made under other names are none."""
+    return sorted((p for p in directory.glob("*.wal") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
 def read_journal(directory: Path) -> list[Segment]:
@@ -89,41 +104,66 @@ def read_journal(directory: Path) -> list[Segment]:
     A segment without a single whole record (its master died while creating it) is left out.
     Raises ArchiveError for damage, or where a segment is missing from the chain.
     """
-    found = [read_segment(path) for path in sorted(directory.glob("[0-9]*.wal"))]
+    found = [read_segment(path) for path in segment_paths(directory)]
     chain: list[Segment] = []
     for segment in (s for s in found if s.records):
-        accepts = segment.header["accepts"]
-        if chain and accepts["segment"] == chain[-1].number and accepts["records"] <= len(chain[-1].records):
+        number, count = _accepts(segment)
+        if chain and number == chain[-1].number and count <= len(chain[-1].records):
             previous = chain.pop()
-            kept = previous.records[: accepts["records"]]
-            chain.append(Segment(previous.number, previous.path, kept, previous.torn))
-        elif accepts["segment"] != (chain[-1].number if chain else 0):
+            chain.append(replace(previous, records=previous.records[:count]))
+        elif chain or number != 0:
             raise ArchiveError(
-                f"{segment.path} continues segment {accepts['segment']:04d}, which is missing or "
+                f"{segment.path} continues segment {number:04d} after {count} records, which is missing or "
                 f"shorter than it was. Restore it, or continue elsewhere from archive.h5 alone."
             )
         chain.append(segment)
     return chain
 
 
-class JournalWriter:
-    """This master's own segment.
+def _accepts(segment: Segment) -> tuple[int, int]:
+    """Number and length of the segment that `segment` continues; 0 and 0 for the first one."""
+    accepts = segment.header.get("accepts")
+    if not isinstance(accepts, dict) or "manifest" not in segment.header:
+        raise ArchiveError(f"{segment.path} does not begin like a segment of fractopt's journal")
+    number, count = accepts.get("segment"), accepts.get("records")
+    if not isinstance(number, int) or not isinstance(count, int) or min(number, count) < 0:
+        raise ArchiveError(f"{segment.path} does not say which segment it continues: {accepts!r}")
+    return number, count
 
-    `append` gathers, `commit` makes what was gathered durable in one write and one fdatasync. After
-    a failed commit the segment is cut back to its last whole state and takes nothing any more.
+
+class JournalWriter:
+    """This master's own segment, number `number`, which begins with `header` and the records `copied`.
+
+    The segment appears whole, or not at all. `append` gathers, `commit` makes what was gathered
+    durable in one write and one fdatasync. After a failed commit the segment is cut back to its last
+    whole state and takes nothing any more. Raises ArchiveError where another master has the number.
     """
 
-    def __init__(self, directory: Path, header: Record, after: Segment | None, first_number: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        header: Record,
+        after: Segment | None,
+        number: int,
+        copied: Iterable[Record] = (),
+    ) -> None:
         accepts = {
             "segment": after.number if after else 0,
             "records": len(after.records) if after else 0,
         }
-        self.path = directory / f"{first_number:04d}.wal"
-        self.number = first_number
-        line = encode_line({**header, "generation": first_number, "accepts": accepts})
-        create_file(self.path, line)
+        self.path = directory / f"{number:04d}.wal"
+        self.number = number
+        self.header: Record = {**header, "generation": number, "accepts": accepts}
+        start = b"".join(map(encode_line, (self.header, *copied)))
+        try:
+            create_file(self.path, start)
+        except FileExistsError:
+            raise ArchiveError(
+                f"{self.path} is there already: another master began at the same moment. "
+                f"Nothing was changed; look at it with fractopt status, and try again"
+            ) from None
         self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        self._size = len(line)
+        self._size = len(start)
         self._pending: list[bytes] = []
         self._broken = False
 
@@ -153,7 +193,7 @@ class JournalWriter:
 
 def next_number(directory: Path) -> int:
     """The first segment number above every file that is there, whole or not."""
-    return max((int(path.stem) for path in directory.glob("[0-9]*.wal")), default=0) + 1
+    return max((int(path.stem) for path in segment_paths(directory)), default=0) + 1
 
 
 def accepted(segments: Iterable[Segment]) -> list[Record]:

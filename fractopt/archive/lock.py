@@ -8,6 +8,8 @@ own clock (clocks of two hosts are never compared).
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -78,12 +80,13 @@ class Lock:
             except FileExistsError:
                 holder = read_owner(path)
             if holder is None:
-                if path.exists():
+                if path.exists() and read_owner(path) is None:
                     raise ArchiveError(f"{path} is not a lock of ours; look at it, and remove it to go on")
             elif _is_gone(holder, owner) or (
                 watch and is_alive(holder) is None and stood_still(path, holder)
             ):
-                _set_aside(path, holder)
+                if _replace(path, holder, owner):
+                    return cls(path, owner)
             elif time.monotonic() > deadline:
                 raise ArchiveError(
                     f"{path.parent} is in use by another master ({holder.describe()}). Wait for it, stop it, "
@@ -151,19 +154,24 @@ def stood_still(path: Path, holder: Owner, seconds: float = STILL_S) -> bool:
     return True
 
 
-def _set_aside(path: Path, holder: Owner) -> None:
-    """Move a dead owner's lock away; of two newcomers, one rename succeeds."""
-    aside = path.with_name(f".LOCK.{uuid.uuid4().hex}")
+def _replace(path: Path, holder: Owner, newcomer: Owner) -> bool:
+    """Put the newcomer's lock in the place of the gone owner's; False where another was faster.
+
+    LOCK is there all the time, so nobody can take it for free in between. Newcomers are kept apart
+    by a lock of the kernel, which ends with its process; a file system that has none is left with
+    the check that every master makes before it writes a snapshot.
+    """
+    guard = os.open(path.with_name(".LOCK.guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    moved = read_owner(aside)
-    if moved is not None and moved.uuid != holder.uuid:
-        # A newcomer was faster and this is its lock: put it back, it is not ours to judge.
-        os.rename(aside, path)
-        return
-    aside.unlink()
+        with contextlib.suppress(OSError):
+            fcntl.flock(guard, fcntl.LOCK_EX)
+        now = read_owner(path)
+        if now is None or now.uuid != holder.uuid:
+            return False
+        replace_file(path, _encode(newcomer))
+        return True
+    finally:
+        os.close(guard)
 
 
 def _encode(owner: Owner) -> bytes:

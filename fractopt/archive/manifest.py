@@ -38,6 +38,8 @@ class Manifest:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Manifest:
         """Raises ArchiveError for a manifest of a later schema, or for something else altogether."""
+        if not isinstance(record, dict):
+            raise ArchiveError(f"the archive's manifest is no table but {record!r:.80}")
         schema = record.get("schema")
         if not isinstance(schema, int) or schema > SCHEMA:
             raise ArchiveError(
@@ -48,11 +50,21 @@ class Manifest:
             raise ArchiveError(
                 f"the archive's manifest has the fields {sorted(record)}, expected {sorted(names)}"
             )
-        return cls(**{**record, "anchors": tuple(record["anchors"])})
+        manifest = cls(**{**record, "anchors": tuple(record["anchors"])})
+        try:
+            manifest.decoded_space()
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ArchiveError(f"the archive's search space cannot be read: {error}") from None
+        return manifest
 
     def differences(self, other: Manifest) -> list[str]:
         """What `other` says differently, one line each: dotted key, this value, the other's."""
-        return list(_differences("", self.to_json(), other.to_json()))
+        lines = list(_differences("", self.to_json(), other.to_json()))
+        mine, others = list(self.space), list(other.space)
+        if sorted(mine) == sorted(others) and mine != others:
+            # The order is that of the cube's axes: points would be read with their values exchanged.
+            lines.append(f"space: its parameters are {mine} in this order in the archive, now {others}")
+        return lines
 
     def decoded_space(self) -> Space:
         return Space.from_dict(self.space)

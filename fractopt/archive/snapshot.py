@@ -32,7 +32,7 @@ def write_snapshot(path: Path, history: History, config: str) -> None:
     with h5py.File(buffer, "w") as file:
         rows = table(history)
         file.create_dataset("evals", data=rows)
-        lines = [json.dumps(r, allow_nan=False, ensure_ascii=False) for r in history.records]
+        lines = [json.dumps(r, allow_nan=False) for r in history.records]
         file.create_dataset("journal", data=np.array(lines, dtype=object), dtype=h5py.string_dtype())
         file.attrs["schema"] = history.manifest.schema
         file.attrs["manifest"] = json.dumps(history.manifest.to_json(), allow_nan=False)
@@ -50,24 +50,45 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
     text is read, links out of the file are not followed.
     """
     try:
-        if path.stat().st_size > MAX_FILE:
+        size = path.stat().st_size
+        if size > MAX_FILE:
             raise ArchiveError(f"{path} is larger than any archive of ours ({MAX_FILE} bytes)")
         with h5py.File(path, "r", locking=False) as file:
-            if (
-                not isinstance(file.get("journal", getlink=True), h5py.HardLink)
-                or "manifest" not in file.attrs
-            ):
+            link = file.get("journal", getlink=True)
+            if not isinstance(link, h5py.HardLink) or "manifest" not in file.attrs:
                 raise ArchiveError(f"{path} is an HDF5 file, but no archive of fractopt")
             manifest = Manifest.from_json(json.loads(_attribute(file, "manifest")))
-            dataset = file["journal"]
-            if dataset.external or dataset.is_virtual or h5py.check_string_dtype(dataset.dtype) is None:
-                raise ArchiveError(f"{path}: /journal is not text stored in the file itself")
-            records = [json.loads(line) for line in dataset.asstr()[:]]
+            lines = _journal(path, file["journal"], size)
+            records = [json.loads(line) for line in lines]
+            if not all(isinstance(record, dict) for record in records):
+                raise ArchiveError(f"{path}: /journal holds something else than records")
             return manifest, records, _attribute(file, "config")
+    except ArchiveError:
+        raise
     except FileNotFoundError:
         raise ArchiveError(f"there is no archive at {path}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArchiveError(f"{path} cannot be read as an archive of fractopt: {error}") from None
+    except Exception as error:  # whatever HDF5 and JSON make of a file that somebody else made
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArchiveError(f"{path} cannot be read as an archive of fractopt: {reason}") from None
+
+
+def _journal(path: Path, dataset: Any, file_size: int) -> list[str]:
+    """The lines of /journal, which must be what we write: one contiguous list of texts.
+
+    No filters, no other file, and no more elements than the file has room for: a small file cannot
+    ask for much memory.
+    """
+    if (
+        not isinstance(dataset, h5py.Dataset)
+        or dataset.ndim != 1
+        or dataset.chunks is not None
+        or dataset.external
+        or dataset.is_virtual
+        or h5py.check_string_dtype(dataset.dtype) is None
+        or dataset.size * dataset.dtype.itemsize > file_size
+    ):
+        raise ArchiveError(f"{path}: /journal is not a list of texts stored in the file itself")
+    return list(dataset.asstr()[:])
 
 
 def _attribute(file: Any, name: str) -> str:

@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fractopt.archive.journal import (
     ArchiveError,
     JournalWriter,
     Record,
+    Segment,
     accepted,
     next_number,
     read_journal,
@@ -58,19 +60,17 @@ class Archive:
 
         Raises ArchiveError where there is something in it already.
         """
-        if is_run(directory):
-            raise ArchiveError(
-                f"{directory} holds a run already. Continue it with --resume, or choose another directory "
-                f"with --out. Nothing was changed."
-            )
-        if directory.exists() and any(directory.iterdir()):
-            raise ArchiveError(
-                f"{directory} is not empty and holds no run of fractopt: choose another with --out"
-            )
+        _refuse_to_start(directory)
         (directory / "journal").mkdir(parents=True, exist_ok=True)
         (directory / "evals").mkdir(exist_ok=True)
+        sync_directory(directory.absolute().parent)
         lock = Lock.acquire(directory / "LOCK")
-        return cls._open(directory, lock, manifest, [], config, meta, None)
+        try:
+            _refuse_to_start(directory)  # a master that was faster may have come and gone since
+            return cls._open(directory, lock, _Stored(manifest, [], None, 1), config, meta)
+        except BaseException:
+            lock.release()
+            raise
 
     @classmethod
     def resume(
@@ -80,52 +80,49 @@ class Archive:
 
         Raises ArchiveError: in use, damaged, or another run. Nothing is changed then.
         """
-        read_run(directory, manifest)  # before the lock: a foreign directory is not touched at all
+        _refuse_another(directory, _read(directory).manifest, manifest)  # a foreign run is not touched at all
         (directory / "journal").mkdir(exist_ok=True)
         (directory / "evals").mkdir(exist_ok=True)
         lock = Lock.acquire(directory / "LOCK", watch=watch)
         try:
-            stored, records, _ = read_run(directory, manifest)
-            segments = read_journal(directory / "journal")
-            after = segments[-1] if segments else None
-            return cls._open(directory, lock, stored, records, config, meta, after)
+            stored = _read(directory)  # what another master wrote until we had the lock
+            _refuse_another(directory, stored.manifest, manifest)
+            return cls._open(directory, lock, stored, config, meta)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
     def _open(
-        cls,
-        directory: Path,
-        lock: Lock,
-        manifest: Manifest,
-        records: list[Record],
-        config: str,
-        meta: Mapping[str, Any],
-        after: Any,
+        cls, directory: Path, lock: Lock, stored: _Stored, config: str, meta: Mapping[str, Any]
     ) -> Archive:
-        replace_file(directory / "run.toml", config.encode())
-        replace_file(directory / "meta.json", json.dumps(meta, indent=1).encode() + b"\n")
-        journal = directory / "journal"
-        header: Record = {
+        history = _history(directory, stored.manifest, stored.records)
+        master: Record = {
             "record": "master",
             "uuid": lock.owner.uuid,
             "host": lock.owner.host,
             "pid": lock.owner.pid,
             "job": lock.owner.job,
             "time": time.time(),
-            "manifest": manifest.to_json(),
+            "manifest": stored.manifest.to_json(),
         }
-        writer = JournalWriter(journal, header, after, next_number(journal))
-        sync_directory(directory)
-        archive = cls(directory, lock, writer, History(manifest, records), config)
-        if after is None:
-            # Nothing is left of an older journal: this one must hold the whole run by itself.
-            for record in records:
-                writer.append(record)
-            writer.commit()
-        archive.history.add(header)
-        archive.snapshot()
+        journal = directory / "journal"
+        if stored.after is None and stored.records:
+            # Nothing is left of an older journal: this one holds the whole run by itself, from its start.
+            header: Record = {**master, "record": "copied"}
+            writer = JournalWriter(journal, header, None, stored.number, [*stored.records, master])
+            history = History(stored.manifest, [writer.header, *stored.records, master])
+        else:
+            writer = JournalWriter(journal, master, stored.after, stored.number)
+            history.add(writer.header)
+        archive = cls(directory, lock, writer, history, config)
+        try:
+            replace_file(directory / "run.toml", config.encode())
+            replace_file(directory / "meta.json", json.dumps(meta, indent=1).encode() + b"\n")
+            archive.snapshot()
+        except BaseException:
+            writer.close()
+            raise
         return archive
 
     def record(self, event: Recorded) -> None:
@@ -173,39 +170,82 @@ class Archive:
         replace_file(self.directory / "status.json", json.dumps(board).encode(), durable=False)
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A run as read: `after` is the segment that the next one, `number`, will continue."""
+
+    manifest: Manifest
+    records: list[Record]
+    after: Segment | None
+    number: int
+
+
 def is_run(directory: Path) -> bool:
     """Whether `directory` holds something of ours that must not be overwritten."""
     return (directory / "archive.h5").exists() or any((directory / "journal").glob("*.wal"))
 
 
-def read_run(directory: Path, expected: Manifest | None = None) -> tuple[Manifest, list[Record], str]:
-    """Manifest, records and configuration of a run, from its journal, else from archive.h5.
+def _refuse_to_start(directory: Path) -> None:
+    """Raise ArchiveError where a new run cannot begin without touching something that is there.
 
-    Raises ArchiveError: no run, damaged, or (with `expected`) a run that says something else.
+    What a master that died in its first moments left behind is no obstacle: empty folders, a LOCK.
     """
-    segments = read_journal(directory / "journal")
-    config_file = directory / "run.toml"
-    if segments:
-        manifest = Manifest.from_json(segments[0].header["manifest"])
-        records = accepted(segments)
-        config = config_file.read_text() if config_file.exists() else ""
-    elif directory.exists() or directory.suffix == ".h5":
-        manifest, records, config = read_snapshot(
-            directory / "archive.h5" if directory.is_dir() else directory
+    if is_run(directory):
+        raise ArchiveError(
+            f"{directory} holds a run already. Continue it with --resume, or choose another directory "
+            f"with --out. Nothing was changed."
         )
-    else:
-        raise ArchiveError(f"there is no run at {directory}")
-    if expected is not None and (changed := manifest.differences(expected)):
+    if directory.exists() and not directory.is_dir():
+        raise ArchiveError(f"{directory} is a file, not a directory: choose another with --out")
+    ours = {"LOCK", "run.toml", "meta.json"}
+    for entry in directory.iterdir() if directory.exists() else ():
+        empty = entry.name in ("journal", "evals") and not any(not _is_aside(e) for e in entry.iterdir())
+        if not (empty or entry.name in ours or _is_aside(entry)):
+            raise ArchiveError(
+                f"{directory} is not empty and holds no run of fractopt (but {entry.name}): choose another "
+                f"with --out. Nothing was changed."
+            )
+
+
+def _is_aside(entry: Path) -> bool:
+    """Whether `entry` is a file of ours that was never put in its place."""
+    return entry.name.startswith(".LOCK.") or (entry.name.startswith(".") and entry.suffix == ".tmp")
+
+
+def _refuse_another(directory: Path, stored: Manifest, expected: Manifest) -> None:
+    if changed := stored.differences(expected):
         raise ArchiveError(
             f"{directory} holds a run of another configuration, it cannot be continued with this one:\n  "
             + "\n  ".join(changed)
-            + "\nUse the configuration it was started with, or start a new run with --out. Nothing was "
-            "changed."
+            + "\nUse the configuration it was started with, or start a new run with --out. "
+            + "Nothing was changed."
         )
-    return manifest, records, config
+
+
+def _read(directory: Path) -> _Stored:
+    """The run in `directory`, from its journal, else from archive.h5; or an archive.h5 by itself."""
+    number = next_number(directory / "journal")
+    segments = read_journal(directory / "journal")
+    if segments:
+        manifest = Manifest.from_json(segments[0].header["manifest"])
+        return _Stored(manifest, accepted(segments), segments[-1], number)
+    if not directory.exists():
+        raise ArchiveError(f"there is no run at {directory}")
+    manifest, records, _ = read_snapshot(directory / "archive.h5" if directory.is_dir() else directory)
+    return _Stored(manifest, records, None, number)
+
+
+def _history(directory: Path, manifest: Manifest, records: list[Record]) -> History:
+    try:
+        return History(manifest, records)
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ArchiveError(
+            f"{directory}: a record of the archive makes no sense ({type(error).__name__}: {error})"
+        ) from None
 
 
 def load(directory: str | os.PathLike[str]) -> History:
     """Read a run: a run directory, or an archive.h5 by itself. Never changes anything."""
-    manifest, records, _ = read_run(Path(directory))
-    return History(manifest, records)
+    path = Path(directory)
+    stored = _read(path)
+    return _history(path, stored.manifest, stored.records)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fractopt.archive.history import History, Row, table
+from fractopt.archive.history import MISSING_INT, History, Row, column_name, table
 
 
 def as_records(history: History) -> list[dict[str, Any]]:
@@ -22,8 +22,9 @@ def as_records(history: History) -> list[dict[str, Any]]:
             value = columns[name][i].item()
             record[name] = value.decode(errors="replace") if isinstance(value, bytes) else value
         # Native values as they are: the table's stated missing values are for typed columns only.
-        record.update({name: row.params.get(name) for name in history.space.names if name in record})
-        records.append({k: None if v != v else v for k, v in record.items()})
+        record.update({column_name(name): row.params.get(name) for name in history.space.names})
+        missing = {k for k, v in record.items() if v != v or (k == "worker" and v == MISSING_INT)}
+        records.append({k: None if k in missing else v for k, v in record.items()})
     return records
 
 
