@@ -47,6 +47,7 @@ REPORT_EVERY_S = 0.5  # between two `Progress` of the same phase
 PHASE_EVERY_S = 0.05  # between two `Progress` of different phases
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in the text of a RuntimeError, as torch has it
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 
 def main(argv: list[str], build: Build | None = None) -> int:
@@ -133,8 +134,8 @@ def describe(error: BaseException) -> str:
 
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when `parent` dies; leave at once where it has already died."""
-    with suppress(AttributeError, OSError):  # not Linux: the guard of the group remains
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with suppress(AttributeError):  # not Linux: the guard of the group remains
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -209,8 +210,8 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # user code may have closed it
             stream.flush()
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).fflush(None)  # C code in this process has a buffer of its own
+    with suppress(AttributeError):
+        _LIBC.fflush(None)  # C code in this process has a buffer of its own
 
 
 def _checked(outcome: object) -> Outcome:

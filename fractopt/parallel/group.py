@@ -135,6 +135,13 @@ class ProcessGroup:
         """Of the evaluation process, negative for a signal; None while it lives."""
         return self._process.poll()
 
+    def resident(self) -> int:
+        """Bytes of memory that the evaluation process holds; 0 where that is not known."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError):
+            return 0
+
     def dismiss(self) -> None:
         """Ask an idle evaluation process to leave by itself, through EOF on its control pipe."""
         if self._control >= 0:

@@ -2,7 +2,7 @@
 
 A `Supervisor` never blocks: its owner waits on `filenos` until `deadline`, then calls `poll`. One
 evaluation process is up in advance, with the objective built. It is replaced when it dies, runs out
-of memory, hangs, or talks nonsense; its successor starts when the last process of its group is gone,
+of memory, hangs, grows, or talks nonsense; its successor starts when the last process of its group is gone,
 so that no device is ever given to two evaluations.
 """
 
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-m", "fractopt.parallel.evaluation")
 TERM_GRACE_S = 2.0  # between SIGTERM and SIGKILL of an evaluation that took too long
 LEAVE_GRACE_S = 10.0  # for an idle evaluation process to leave by itself
+GROWTH_BYTES = 2 << 30  # that a process may hold more than after its first evaluation, before it is replaced
 MAX_START_FAILURES = 3  # deaths in a row without a finished attempt between them
 STUCK_S = 20.0  # for a process to end after SIGKILL, which one in a driver's system call can delay
 _LOOK_S = 0.001, 0.1  # between two looks at a group that is ending: doubling from the first to the second
@@ -86,6 +87,7 @@ class Supervisor:
         self._said_hello = False
         self._start_failures = 0
         self._buffer = b""
+        self._resident = 0  # bytes, after the process's first evaluation
         self._patient = False  # whether the rest of an ending group may outlive its evaluation process
         self._taken_at = self._started_at = self._sign_at = 0.0
         self._kill_at = self._look_at = self._look_s = 0.0
@@ -104,6 +106,7 @@ class Supervisor:
         self._group.write(encode(self._setup))
         self._state, self._buffer, self._running = _State.STARTING, b"", False
         self._started_at = time.monotonic()
+        self._resident = 0
 
     def send(self, task: Task) -> None:
         """Take `task`, to be run as soon as an evaluation process is ready. One at a time."""
@@ -205,7 +208,7 @@ class Supervisor:
                 self._task, self._running, self._start_failures = None, False, 0
                 if message.outcome.status is Status.OOM:
                     self._end(None)  # what it holds of the device may be fragmented, or leaked
-                elif not self._setup.limits.reuse_process:
+                elif not self._setup.limits.reuse_process or self._has_grown():
                     self._end(None, after_s=LEAVE_GRACE_S)
             case _:
                 raise ValueError(f"an unexpected message: {message!r:.200}")
@@ -230,6 +233,12 @@ class Supervisor:
         assert self._task is not None
         seconds = time.monotonic() - self._taken_at
         return Ended(self.worker, self._task.trial, self._task.attempt, how, message, seconds)
+
+    def _has_grown(self) -> bool:
+        assert self._group is not None
+        resident = self._group.resident()
+        self._resident = self._resident or resident
+        return resident > self._resident + GROWTH_BYTES
 
     def _limits(self) -> list[tuple[float, str]]:
         """When which limit is overstepped, on the monotonic clock."""

@@ -24,6 +24,9 @@ class OutOfMemoryError(RuntimeError):
 class Scripted:
     """Does what the parameter `do` says; the value is the parameter `x`."""
 
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+
     def __call__(self, task: Evaluation, report: Report) -> Outcome:
         report("begin", 0, 2)
         x = float(task.params.get("x", 0.0))
@@ -76,6 +79,11 @@ class Scripted:
         """Leave a process behind that ignores SIGTERM, and sleep."""
         subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"])
         time.sleep(x)
+        return self.do_return(task, report, x)
+
+    def do_grow(self, task: Evaluation, report: Report, x: float) -> Outcome:
+        """Keep x more MB."""
+        self.kept.append(b"x" * int(x * 1e6))
         return self.do_return(task, report, x)
 
     def do_print(self, task: Evaluation, report: Report, x: float) -> Outcome:

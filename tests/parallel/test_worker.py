@@ -96,6 +96,14 @@ def test_a_process_that_ran_out_of_memory_is_replaced() -> None:
         assert watched.pid() != before
 
 
+def test_a_process_that_grows_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fractopt.parallel.worker.GROWTH_BYTES", 100_000_000)
+    with Watched() as watched:
+        pids = [watched.run("grow", 60).outcome.metrics["pid"] for _ in range(4)]  # type: ignore[union-attr]
+        assert pids[0] == pids[1] == pids[2]  # 60 MB at first, then 120 MB more
+        assert pids[3] != pids[0]
+
+
 def test_a_process_killed_from_outside_is_replaced() -> None:
     with Watched() as watched:
         watched.supervisor.send(Task(0, 0, "search", {"do": "sleep", "x": 60}, 7))
