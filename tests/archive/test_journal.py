@@ -180,7 +180,8 @@ def test_a_torn_tail_stays_where_it_is_and_the_next_segment_goes_on(tmp_path: Pa
 def test_a_missing_segment_is_refused(tmp_path: Path) -> None:
     paths = [write(tmp_path, [RECORDS[0]]).path]
     for number in (2, 3):
-        paths.append(write(tmp_path, [RECORDS[1]], number, read_journal(tmp_path)[-1]).path)
+        after = read_journal(tmp_path)[-1]
+        paths.append(write(tmp_path, [RECORDS[1]], number, after).path)
     for path in paths[:2]:
         data = path.read_bytes()
         path.unlink()
