@@ -68,6 +68,11 @@ class Samples:
             for batch in loader:
                 yield batch["input_ids"], batch["labels"]
 
+    def longest_batch(self, size: int) -> Batch:
+        """A batch of `size` copies of the longest training sample: no batch needs more memory."""
+        sample = max(self._module.train_dataset, key=lambda sample: len(sample["input_ids"]))
+        return sample["input_ids"].repeat(size, 1), sample["labels"].repeat(size, 1)
+
     def batches_per_epoch(self, size: int) -> int:
         return -(-self.count // size)
 

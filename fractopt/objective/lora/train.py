@@ -52,6 +52,8 @@ class Trainer:
         self._train = train
         self._clock = clock
         self.micro_batch = train.global_batch if train.micro_batch == "auto" else train.micro_batch
+        # The longest batch may come last, half an hour into an evaluation on a GPU. A host swaps instead.
+        self.rehearsed = base.device.type != "cuda"
         if self.steps <= train.warmup_steps:
             raise UnusableError(
                 f"objective.train.warmup_steps: expected fewer than the {self.steps} optimizer steps of a "
@@ -74,6 +76,8 @@ class Trainer:
         """
         while True:
             try:
+                if not self.rehearsed:
+                    self._rehearse(hyperparameters, seed)
                 return self._fine_tune(hyperparameters, seed, report)
             except torch.OutOfMemoryError:
                 if self.micro_batch % 2:
@@ -83,6 +87,14 @@ class Trainer:
             gc.collect()
             torch.cuda.empty_cache()
             report(f"out of memory, micro-batch now {self.micro_batch}")
+
+    def _rehearse(self, hyperparameters: Hyperparameters, seed: int) -> None:
+        """Find out whether the longest batch fits in memory; leaves no trace but that."""
+        model = self._base.with_adapters(hyperparameters, seed)
+        model.max_seq_length = self._samples.longest
+        model.train()
+        self._backward(model, *self._samples.longest_batch(self.micro_batch), accumulation=1)
+        self.rehearsed = True
 
     def _fine_tune(self, hyperparameters: Hyperparameters, seed: int, report: Report) -> FineTune:
         model = self._base.with_adapters(hyperparameters, seed)

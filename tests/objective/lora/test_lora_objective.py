@@ -25,7 +25,7 @@ def trainer(objective: Any) -> Iterator[Any]:
     """The trainer, its micro-batch put back afterwards."""
     kept = objective._trainer.micro_batch
     yield objective._trainer
-    objective._trainer.micro_batch = kept
+    objective._trainer.micro_batch, objective._trainer.rehearsed = kept, True
 
 
 @pytest.mark.parametrize("rank", [1, 16])
@@ -105,6 +105,29 @@ def test_a_loss_that_explodes_is_diverged(evaluate: Evaluate, rate: float, says:
     assert says in outcome.message
 
 
+def test_a_seed_per_trial_is_the_trials_own(short: Callable[..., LoraSettings]) -> None:
+    from fractopt.objective.lora.objective import LoraObjective
+
+    brief = Train(epochs=1, max_steps=4, warmup_steps=2, seed="per-trial")
+    objective = LoraObjective(short(train=brief, test_metrics=()))
+    losses = [
+        objective(Evaluation(1, Kind.REPLICATE, GOOD, seed), silent).metrics["train/loss"]
+        for seed in (1, 2, 1)
+    ]
+    assert losses[0] == losses[2] != losses[1]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_half_precisions_train_and_score(short: Callable[..., LoraSettings], precision: Any) -> None:
+    from fractopt.objective.lora.objective import LoraObjective
+
+    brief = Train(epochs=1, max_steps=4, warmup_steps=2)
+    settings = short(model=Model(name=TINY, precision=precision), train=brief, test_metrics=())
+    outcome = LoraObjective(settings)(Evaluation(1, Kind.SEARCH, GOOD, 0), silent)
+    assert outcome.status is Status.OK
+    assert outcome.metrics["train/steps"] == 4
+
+
 def test_an_unknown_parameter_is_refused(evaluate: Evaluate) -> None:
     with pytest.raises(ValueError, match="knows no parameter 'momentum'"):
         evaluate(momentum=0.9)
@@ -115,9 +138,12 @@ def test_out_of_memory_halves_the_micro_batch(trainer: Any, monkeypatch: pytest.
 
     point = Hyperparameters(1e-2, 8, 16, 0.0, 0.01)  # no dropout: its masks depend on the batch
     whole = trainer(point, 1, silent)
+    trainer.rehearsed = False  # as on a GPU, where the longest batch is tried first
     real = type(trainer)._backward
+    seen: list[tuple[int, ...]] = []
 
     def small_memory(self: Any, model: Any, ids: Any, labels: Any, accumulation: int) -> Any:
+        seen.append(tuple(ids.shape))
         if len(ids) > 4:
             raise torch.OutOfMemoryError("pretended")
         return real(self, model, ids, labels, accumulation)
@@ -130,6 +156,9 @@ def test_out_of_memory_halves_the_micro_batch(trainer: Any, monkeypatch: pytest.
         "out of memory, micro-batch now 8",
         "out of memory, micro-batch now 4",
     ]
+    longest = trainer._samples.longest
+    assert seen[:3] == [(16, longest), (8, longest), (4, longest)]
+    assert len(seen) == 3 + 4 * 32  # the rehearsals, and then four micro-batches a step
     assert halved.steps == whole.steps
     assert halved.loss == pytest.approx(whole.loss, rel=1e-3)
 
