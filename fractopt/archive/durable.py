@@ -60,7 +60,11 @@ def create_file(path: Path, data: bytes) -> None:
         os.link(aside, path)  # unlike a rename, fails where `path` exists
     finally:
         aside.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        path.unlink(missing_ok=True)  # nobody is left with what its maker believes not to be there
+        raise
 
 
 def _open_aside(path: Path) -> tuple[Path, int]:
