@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Mapping
 
@@ -16,6 +17,8 @@ _SIZE_VARIABLES = {
     "SLURM_STEP_NUM_TASKS": "srun",
 }
 
+INIT_S = 180.0  # for MPI_Init, which waits for every rank of the job
+
 
 class LaunchError(Exception):
     """The job cannot run as it was started; the text is for the user as it stands."""
@@ -29,9 +32,13 @@ def launched(environ: Mapping[str, str] | None = None) -> int:
 def check_mpi() -> None:
     """Raises LaunchError unless MPI makes one world of all the ranks that the launcher started.
 
-    Initialises MPI. To be called where `launched()` exceeds 1.
+    Initialises MPI, and ends the process where that takes longer than INIT_S. To be called where
+    `launched()` exceeds 1.
     """
     promised, launcher = _promise(os.environ)
+    # A rank that fails before it gets here would leave the others waiting for it in MPI_Init for ever,
+    # where the launcher has been told to keep the job alive. MPI_Init lets no Python run meanwhile.
+    faulthandler.dump_traceback_later(INIT_S, exit=True, file=2)
     try:
         from fractopt.parallel import mpi
     except (ImportError, RuntimeError) as error:
@@ -39,6 +46,8 @@ def check_mpi() -> None:
             f"{launcher} started {promised} ranks, but mpi4py cannot be loaded here ({error}). "
             "Install it with: pip install 'fractopt[mpi]'"
         ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     if (refusal := refusal_of(mpi.world_size(), mpi.library(), os.environ)) is not None:
         raise LaunchError(refusal)
 

@@ -18,6 +18,10 @@ from pathlib import Path
 
 from fractopt.parallel import launch
 
+if sys.argv[1] == "absent":
+    if os.environ["OMPI_COMM_WORLD_RANK"] == "1":
+        sys.exit(1)
+    launch.INIT_S = 2.0
 launch.check_mpi()
 
 from fractopt.parallel import mpi, rank  # noqa: E402

@@ -94,6 +94,12 @@ class TestFaultTolerant:
         assert last["gone"]["expected"] == 2
         assert last["done"]["done"] == list(range(20))
 
+    def test_a_rank_that_never_arrives_ends_the_job(self) -> None:
+        code, last, _, err = _finish(Job(3, SCRIPT, "absent", "2", fault_tolerant=True))
+        assert code != 0
+        assert "done" not in last
+        assert "check_mpi" in err  # where the others waited
+
     def test_a_crashed_rank_counts_as_lost(self) -> None:
         code, last, _, err = _finish(Job(3, SCRIPT, "crash", "20", fault_tolerant=True))
         assert code == 0, err
