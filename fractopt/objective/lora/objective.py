@@ -44,6 +44,14 @@ class LoraObjective:
             task: Questions(task, settings.score, self._lm)
             for task in dict.fromkeys(split_metric(m)[0] for m in (settings.metric, *settings.test_metrics))
         }
+        for metric in (settings.metric, *settings.test_metrics):
+            task, score = split_metric(metric)
+            if score not in self._questions[task].scores:
+                raise UnusableError(
+                    f"objective.metric: the task {task!r} gives "
+                    f"{' and '.join(sorted(self._questions[task].scores)) or 'neither acc nor acc_norm'}, "
+                    f"got {metric!r}"
+                )
         self._evaluations = 0
 
     @property
@@ -88,11 +96,6 @@ class LoraObjective:
                 answers[f"{task}/{score}"] = right
                 metrics[f"{task}/{score}"] = accuracy(right)[0]
         metrics["seconds/score"] = self._lm.seconds
-        for metric in wanted:
-            if metric not in answers:
-                raise UnusableError(
-                    f"objective.metric: {metric!r} is no score of its task, which has {sorted(answers)}"
-                )
         if evaluation.directory is not None:
             write_answers(evaluation.directory, {metric: answers[metric] for metric in wanted})
 

@@ -175,7 +175,9 @@ class Questions:
         limit = None if score.questions == "all" else score.questions
         self._asked: list[tuple[Any, Any, list[int]]] = []  # task, document, indices of its requests
         instances: list[Any] = []
+        self.scores = set(settings.SCORES)  # what every task of `name` gives
         for task in load_tasks(name, score.shots):
+            self.scores &= task.aggregation().keys()
             task.build_all_requests(limit=limit, rank=0, world_size=1)
             documents = dict(task.doc_iterator(rank=0, limit=limit, world_size=1))
             asked: dict[int, list[int]] = {}
@@ -192,7 +194,7 @@ class Questions:
         return len(self._asked)
 
     def answer(self, model: GPT, report: Report) -> dict[str, BoolArray]:
-        """Right or wrong (n,) for each of the scores "acc" and "acc_norm" that the task has."""
+        """Right or wrong (n,) for each of `scores`."""
         self._lm.model = model
         try:
             found = self._lm.run(
@@ -200,10 +202,9 @@ class Questions:
             )
         finally:
             self._lm.model = None
-        right: dict[str, list[bool]] = {}
+        right: dict[str, list[bool]] = {score: [] for score in sorted(self.scores)}
         for task, document, indices in self._asked:
             verdict = task.process_results(document, [found[i] for i in indices])
-            for score in settings.SCORES:
-                if score in verdict:
-                    right.setdefault(score, []).append(bool(verdict[score]))
+            for score, answers in right.items():
+                answers.append(bool(verdict[score]))
         return {score: np.array(answers) for score, answers in right.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from fractopt.objective.base import UnusableError, silent
 from fractopt.objective.lora.files import TINY_DIRECTORY
-from fractopt.objective.lora.settings import Hyperparameters
+from fractopt.objective.lora.settings import Hyperparameters, LoraSettings
 
 pytestmark = pytest.mark.llm
 
@@ -100,6 +101,17 @@ def test_choices_of_one_token_share_a_forward_pass(objective: Any) -> None:
     assert questions._count == 4 * len(questions) == 256
     # Two questions of one context, with other choices, share it as well.
     assert sum(len(forward.ids) for forward in questions._forwards) <= len(questions)
+
+
+def test_a_score_that_the_task_does_not_give_is_unusable(
+    short: Callable[..., LoraSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fractopt.objective.lora.objective import LoraObjective
+    from fractopt.objective.lora.tiny.questions import TinyTask
+
+    monkeypatch.setattr(TinyTask, "aggregation", lambda self: {"acc": None, "f1": None})
+    with pytest.raises(UnusableError, match="the task 'tiny' gives acc, got 'tiny/acc_norm'"):
+        LoraObjective(short(metric="tiny/acc_norm", test_metrics=()))
 
 
 def test_an_unknown_task_is_unusable(tmp_path: Any) -> None:
