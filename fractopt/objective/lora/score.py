@@ -20,7 +20,7 @@ from fractopt.objective.base import Report
 from fractopt.objective.lora import settings
 from fractopt.objective.lora.model import BaseModel
 from fractopt.objective.lora.tasks import load_tasks
-from fractopt.space import BoolArray
+from fractopt.space import BoolArray, IntArray
 
 # Text pair, tokens of the context, tokens of the continuation: lm-eval's encoded request.
 Request: TypeAlias = tuple[tuple[str, str], list[int], list[int]]
@@ -31,15 +31,15 @@ class Forward:
     """One batch of a scoring pass.
 
     ids (b, T) are the contexts with all but the last token of the continuations, padded at the right.
-    row, position, token and request (n,) list every token to be scored: the log-probability of
-    `token` at [row, position] belongs to the request of that index.
+    row, position, token (on the device) and request (n,) list every token to be scored: the
+    log-probability of `token` at [row, position] belongs to the request of that index.
     """
 
     ids: torch.Tensor
     row: torch.Tensor
     position: torch.Tensor
     token: torch.Tensor
-    request: torch.Tensor
+    request: IntArray
 
 
 def plan(requests: list[Request], batch: int, longest: int, device: torch.device) -> list[Forward]:
@@ -72,9 +72,10 @@ def plan(requests: list[Request], batch: int, longest: int, device: torch.device
                 last = requests[index][2]
                 first = len(tokens) - len(last)
                 scored += [(row, first + k, token, index) for k, token in enumerate(last)]
-        columns = torch.tensor(scored, device=device).T
         ids = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True).to(device)
-        forwards.append(Forward(ids, *columns.unbind()))
+        columns = torch.tensor(scored).T  # (4, n)
+        rows, positions, targets = columns[:3].to(device).unbind()
+        forwards.append(Forward(ids, rows, positions, targets, columns[3].numpy()))
     return forwards
 
 
@@ -141,19 +142,18 @@ class InMemoryLM(TemplateLM):  # type: ignore[misc]
         """(log-likelihood, is the greedy continuation) of each of `count` requests."""
         assert self.model is not None
         self.model.eval()
-        device = self._base.device
-        likelihood = torch.zeros(count, device=device)
-        greedy = torch.ones(count, dtype=torch.bool, device=device)
+        # Summed on the host, in order: a GPU's scattered sums differ from one time to the next.
+        likelihood = np.zeros(count)
+        greedy = np.ones(count, dtype=bool)
         for done, f in enumerate(forwards, start=1):
             started = self._clock()
             with self._base.forward_precision():
                 logits = self.model(f.ids)  # (b, T, vocabulary)
             scored = logits[f.row, f.position].float()  # (n, vocabulary)
             picked = torch.log_softmax(scored, dim=-1).gather(1, f.token[:, None])[:, 0]
-            likelihood.index_add_(0, f.request, picked)
-            greedy[f.request[scored.argmax(dim=-1) != f.token]] = False
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            missed = scored.argmax(dim=-1) != f.token
+            np.add.at(likelihood, f.request, picked.double().cpu().numpy())
+            greedy[f.request[missed.cpu().numpy()]] = False
             self.seconds += self._clock() - started
             if progress is not None:
                 progress(done, len(forwards))
