@@ -150,14 +150,18 @@ class Master:
         self._commit()
         for worker, task in pairs:
             self._transport.send(worker, task)
-        if self._stop is not None:
-            self._ending = Ending(complete=False, failed=False, reason=self._stop)
-        elif self._nothing_left():
+        if self._nothing_left():
             reason = self.study.stopped or "the budget is met"
             self._ending = Ending(complete=True, failed=False, reason=reason)
+        elif self._stop is not None:
+            self._ending = Ending(complete=False, failed=False, reason=self._stop)
 
     def _next(self, n: int) -> list[Trial]:
-        trials = [self._again.popleft() for _ in range(min(n, len(self._again)))]
+        trials: list[Trial] = []
+        while self._again and len(trials) < n:
+            trial = self._again.popleft()
+            if self._trial(trial.id) is not None:  # else a late attempt told it meanwhile
+                trials.append(trial)
         if len(trials) < n and self._changed and not self.study.finished:
             asked = self.study.ask(n - len(trials))
             self._changed = len(asked) == n - len(trials)
@@ -311,14 +315,16 @@ class Master:
 
     def _take_up(self) -> None:
         """After a fold: accept results that outlived their master, send the other running trials again."""
-        for trial in self.study.running:
-            row = self.history.rows[trial.id]
-            outcome = _surviving_result(self.archive.directory, trial)
+        running = {trial.id: trial for trial in self.study.running}
+        results = {number: _surviving_result(self.archive.directory, t) for number, t in running.items()}
+        for row in self.history.rows.values():
+            how = "lost" if results.get(row.id) is None else "finished"
             for attempt in row.attempts:
                 if not attempt.how:
-                    how = "lost" if outcome is None else "finished"
-                    lost = Ended(attempt.worker, trial.id, attempt.number, how, "its master ended", 0.0)
+                    lost = Ended(attempt.worker, row.id, attempt.number, how, "its master ended", 0.0)
                     self._end_attempt(lost, how, "its master ended")
+        for number, trial in running.items():
+            outcome = results[number]
             if outcome is None:
                 self._again.append(trial)
             else:
@@ -392,7 +398,7 @@ def _surviving_result(directory: Path, trial: Trial) -> Outcome | None:
         if record["trial"] != trial.id or record["seed"] != trial.seed:
             return None
         outcome = Outcome.from_json(record["outcome"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     # A failure gets its retries from the living; only a result that stands is taken over.
     return None if outcome.status.is_failure else outcome

@@ -1,0 +1,661 @@
+"""The master's loop: one story, whatever interrupts it; failures, lost workers, finalists, budgets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fractopt.archive.history import History
+from fractopt.archive.journal import JournalWriter
+from fractopt.archive.manifest import Manifest
+from fractopt.archive.store import Archive, load
+from fractopt.master import Ending, FailurePolicy, Master, TestPlan
+from fractopt.objective.base import Evaluation, Report, UnusableError
+from fractopt.optimizer import registry
+from fractopt.optimizer.study import Study
+from fractopt.parallel.local import LocalTransport
+from fractopt.parallel.message import (
+    Crashed,
+    Ended,
+    Finished,
+    FromWorker,
+    Gone,
+    Hello,
+    Limits,
+    Setup,
+    Task,
+    Unusable,
+)
+from fractopt.space import Float, Int, Space
+from fractopt.trial import Asked, Kind, Outcome, Status, Told, event_to_json
+
+SPACE = Space(Float("x", -5, 5), Float("y", -5, 5), Int("n", 1, 4))
+DEFAULT = {"x": 1.0, "y": 1.0, "n": 2}
+HIMMELBLAU = {"kind": "synthetic", "function": "himmelblau"}
+
+
+@pytest.fixture(autouse=True)
+def no_power_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here depends on what survives a power loss, and hundreds of runs are played."""
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda handle: None)
+
+
+class Bowl:
+    """A base model worth 10, a bowl around (1, -2, 3), and a failure wherever `fails` says so."""
+
+    def __init__(self, fails: Callable[[Evaluation], bool] = lambda _: False) -> None:
+        self.fails = fails
+        self.seen: list[Evaluation] = []
+
+    def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
+        self.seen.append(evaluation)
+        if self.fails(evaluation):
+            raise RuntimeError(f"no luck with {evaluation.id}")
+        if evaluation.kind is Kind.BASE:
+            return Outcome(Status.OK, 10.0)
+        p = evaluation.params
+        value = (p["x"] - 1) ** 2 + (p["y"] + 2) ** 2 + (p["n"] - 3) ** 2  # type: ignore[operator]
+        return Outcome(Status.OK, float(value), metrics={"test": float(value) + 1} if evaluation.test else {})
+
+
+@dataclass
+class Run:
+    """One run's parameters; `start` and `resume` give a master over an archive in `directory`."""
+
+    directory: Path
+    optimizer: str = "soo"
+    budget: int = 14
+    workers: int = 3
+    anchors: tuple[str, ...] = ("base", "default")
+    objective: Mapping[str, Any] = field(default_factory=lambda: dict(HIMMELBLAU))
+    bowl: Bowl = field(default_factory=Bowl)
+    policy: FailurePolicy = field(default_factory=FailurePolicy)
+    tests: TestPlan = field(default_factory=TestPlan)
+
+    def archive(self) -> Archive:
+        default = DEFAULT if "default" in self.anchors else None
+        m = Manifest(
+            SPACE.as_dict(),
+            self.optimizer,
+            1,
+            {},
+            7,
+            "minimize",
+            self.anchors,
+            default,
+            self.objective,
+            "value",
+        )
+        if (self.directory / "journal").exists():
+            return Archive.resume(self.directory, m, "", {})
+        return Archive.create(self.directory, m, "", {})
+
+    def master(self, transport: Any = None, **options: Any) -> Master:
+        archive = self.archive()
+        study = Study(
+            SPACE,
+            self.optimizer,
+            self.budget,
+            seed=7,
+            anchors=self.anchors,  # type: ignore[arg-type]
+            default=DEFAULT,
+            record=archive.record,
+        )
+        study.fold(archive.history.events)
+        setup = Setup(self.objective, str(self.directory), Limits())
+        transport = transport or LocalTransport(self.workers, seed=3, build=lambda _: self.bowl)
+        return Master(study, transport, archive, setup, policy=self.policy, tests=self.tests, **options)
+
+    def play(self, transport: Any = None, **options: Any) -> tuple[Ending, History]:
+        master = self.master(transport, **options)
+        ending = master.run()
+        master.archive.close(complete=ending.complete, reason=ending.reason)
+        return ending, master.history
+
+
+def story(history: History) -> list[dict[str, Any]]:
+    """The events of a run without what a clock measured."""
+    events = [event_to_json(event) for event in history.events]
+    for event in events:
+        for outcome in event.get("outcomes", ()):
+            del outcome["seconds"]
+            outcome.pop("message", None)  # holds a traceback's end, with line numbers
+    return events
+
+
+def attempts(history: History, trial: int) -> list[str]:
+    return [attempt.how for attempt in history.rows[trial].attempts]
+
+
+# --- one story
+
+
+@pytest.mark.parametrize("name", registry.OPTIMIZERS)
+def test_cut_at_any_commit_and_resumed_a_run_tells_the_same_story(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = JournalWriter.commit
+
+    def commit(self: JournalWriter) -> None:
+        real(self)
+        sizes.append(self.path.stat().st_size)
+
+    def fails(evaluation: Evaluation) -> bool:
+        return evaluation.seed % 5 == 0 or (evaluation.seed % 5 == 1 and evaluation.attempt == 0)
+
+    monkeypatch.setattr(JournalWriter, "commit", commit)
+    whole = Run(tmp_path / "whole", name, bowl=Bowl(fails))
+    ending, history = whole.play()
+    assert ending.complete
+    assert {"failed", "ok"} == set(history.counts())
+    monkeypatch.setattr(JournalWriter, "commit", real)
+    journal = (tmp_path / "whole" / "journal" / "0001.wal").read_bytes()
+    cuts = sorted(set(sizes))[:-1]
+    assert len(cuts) >= 15
+    expected = story(history)
+    for number, cut in enumerate(cuts):
+        part = tmp_path / str(number)
+        (part / "journal").mkdir(parents=True)
+        (part / "journal" / "0001.wal").write_bytes(journal[:cut])
+        ending, resumed = Run(part, name, bowl=Bowl(fails)).play()
+        assert ending.complete
+        assert story(resumed) == expected, f"cut at byte {cut}, commit {number}"
+        assert story(load(part)) == expected
+
+
+def test_a_run_is_the_same_twice_and_does_what_it_says(tmp_path: Path) -> None:
+    one = Run(tmp_path / "a").play()[1]
+    two = Run(tmp_path / "b").play()[1]
+    assert story(one) == story(two)
+    assert [row.kind for row in one.evaluations][:3] == [Kind.BASE, Kind.DEFAULT, Kind.SEARCH]
+    assert len(one.evaluations) == 14
+    assert all(attempts(one, row.id) == ["finished"] for row in one.evaluations)
+    assert load(tmp_path / "a").complete
+    assert load(tmp_path / "a" / "archive.h5").records == load(tmp_path / "a").records
+
+
+def test_nothing_is_sent_or_shown_before_it_is_durable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path / "r")
+    sent: list[int] = []
+
+    class Watching(LocalTransport):
+        def send(self, worker: int, task: Task) -> None:
+            history = load(run.directory)  # what a crash at this moment would leave
+            assert history.rows[task.trial].attempts[-1].number == task.attempt
+            sent.append(task.trial)
+            super().send(worker, task)
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "trial" in record.getMessage() and "in " in record.getMessage():
+                number = int(record.getMessage().split("trial")[1].split()[0].rstrip(":"))
+                assert load(run.directory).rows[number].outcome is not None
+                shown.append(number)
+
+    shown: list[int] = []
+    logger = logging.getLogger("fractopt.master")
+    handler = Handler()
+    logger.addHandler(handler)
+    try:
+        with caplog.at_level(logging.INFO, logger.name):
+            run.play(Watching(3, seed=3, build=lambda _: run.bowl))
+    finally:
+        logger.removeHandler(handler)
+    assert sorted(sent) == sorted(shown) == list(range(14))
+
+
+# --- the end, and after it
+
+
+def test_a_budget_raised_at_resume_is_met_exactly_and_asked_of_new_trials_only(tmp_path: Path) -> None:
+    for budget, evaluated in ((9, 9), (9, 0), (13, 4), (20, 7), (5, 0)):
+        run = Run(tmp_path / "r", budget=budget)
+        ending, history = run.play()
+        assert ending == Ending(True, False, "the budget is met")
+        assert len(run.bowl.seen) == evaluated
+    assert history.budget == 20  # lowering it below what is there changes nothing
+    assert [attempts(history, i) for i in range(20)] == [["finished"]] * 20
+    straight = Run(tmp_path / "s", budget=20).play()[1]
+    assert len(straight.evaluations) == 20
+
+
+def test_an_exhausted_search_ends_complete_and_says_so(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r", "grid", budget=200)
+    run.bowl = Bowl()
+    ending, history = run.play()
+    assert ending.complete
+    assert ending.reason.startswith("exhausted")
+    assert 2 < len(history.evaluations) < 200
+    assert Run(tmp_path / "r", "grid", budget=200).play()[0] == ending
+
+
+def test_a_stop_request_ends_resumably_and_the_rest_follows(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r")
+
+    def stop(study: Study, crew: object) -> None:
+        if study.told >= 5:
+            master.request_stop("stopped by SIGTERM")
+            master.request_stop("a second time")
+
+    master = run.master(on_turn=stop)
+    ending = master.run()
+    assert ending == Ending(False, False, "stopped by SIGTERM")
+    master.archive.close(complete=ending.complete, reason=ending.reason)
+    history = load(run.directory)
+    assert not history.complete
+    running = [row.id for row in history.rows.values() if row.outcome is None]
+    assert running
+    assert all(attempts(history, i) == ["preempted"] for i in running)
+    ending, history = Run(tmp_path / "r").play()
+    assert ending.complete
+    assert len(history.evaluations) == 14
+    assert all(attempts(history, i) == ["preempted", "finished"] for i in running)
+
+
+def test_a_stop_request_at_the_very_end_does_not_make_a_finished_run_unfinished(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r")
+    master = run.master(on_turn=lambda study, crew: study.told == 14 and master.request_stop("late"))
+    ending = master.run()
+    assert ending.complete
+    master.archive.abandon()
+
+
+def test_the_walltime_ends_a_run_resumably(tmp_path: Path) -> None:
+    ending, _ = Run(tmp_path / "r").play(walltime_s=0.0)
+    assert ending == Ending(False, False, "the walltime is nearly over")
+    assert Run(tmp_path / "r").play()[0].complete
+
+
+def test_an_objective_that_cannot_be_set_up_ends_the_run_with_its_own_text(tmp_path: Path) -> None:
+    def build(_: object) -> Bowl:
+        raise UnusableError("there is no model 'llama-9' in checkpoints/; run: litgpt download llama-9")
+
+    ending, history = Run(tmp_path / "r").play(LocalTransport(2, build=build))
+    assert (ending.complete, ending.failed) == (False, True)
+    assert "no model 'llama-9' in checkpoints/; run: litgpt download" in ending.reason
+    assert history.evaluations == []
+    assert Run(tmp_path / "r").play()[0].complete  # once it is there
+
+
+# --- failures
+
+
+def test_a_failure_is_tried_again_then_dropped_and_the_budget_is_still_met(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r", bowl=Bowl(lambda e: e.id == 4 or (e.id == 6 and e.attempt == 0)))
+    ending, history = run.play()
+    assert ending.complete
+    assert attempts(history, 4) == attempts(history, 6) == ["finished", "finished"]
+    assert history.counts() == {"ok": 13, "failed": 1}
+    assert history.rows[4].outcome is not None
+    assert history.rows[4].outcome.reason == "RuntimeError: no luck with 4"
+    seeds = {e.seed for e in run.bowl.seen if e.id == 4}
+    assert len(seeds) == 1  # the seed does not change with the attempt
+
+
+@pytest.mark.parametrize("retries", [0, 3])
+def test_the_number_of_retries_is_the_policys(tmp_path: Path, retries: int) -> None:
+    run = Run(tmp_path / "r", bowl=Bowl(lambda e: e.id == 3), policy=FailurePolicy(failed_retries=retries))
+    assert attempts(run.play()[1], 3) == ["finished"] * (retries + 1)
+
+
+def test_retries_are_counted_across_a_resume(tmp_path: Path) -> None:
+    policy = FailurePolicy(failed_retries=1)
+    run = Run(tmp_path / "r", bowl=Bowl(lambda e: e.id == 3), policy=policy)
+
+    def stop(study: Study, crew: object) -> None:
+        if 3 in master.history.rows and "finished" in attempts(master.history, 3):
+            master.request_stop("now")
+
+    master = run.master(on_turn=stop)
+    master.run()
+    master.archive.abandon()
+    assert attempts(load(run.directory), 3) == ["finished", "preempted"]
+    history = Run(tmp_path / "r", bowl=Bowl(lambda e: e.id == 3), policy=policy).play()[1]
+    assert Counter(attempts(history, 3))["finished"] == 2
+
+
+def test_a_policy_of_abort_ends_with_the_first_failure(tmp_path: Path) -> None:
+    policy = FailurePolicy(failed_retries=0, then="abort")
+    ending, _ = Run(tmp_path / "r", bowl=Bowl(lambda e: e.id == 3), policy=policy).play()
+    assert ending.failed
+    assert ending.reason == "trial 3 failed: RuntimeError: no luck with 3"
+
+
+def test_too_many_failures_end_the_run_and_say_the_last_reason(tmp_path: Path) -> None:
+    policy = FailurePolicy(failed_retries=0, abort_rate=0.5, abort_after=6)
+    bowl = Bowl(lambda e: e.id > 2)
+    ending, _ = Run(tmp_path / "r", budget=30, bowl=bowl, policy=policy).play()
+    assert ending.failed
+    assert not ending.complete
+    assert re.fullmatch(
+        r"4 of [67] evaluations failed, the last one with: RuntimeError: no luck with \d", ending.reason
+    )
+    # the same again at resume, but not once the cause is mended and the rate allows it
+    mended = FailurePolicy(abort_rate=0.7, abort_after=6)
+    assert Run(tmp_path / "r", budget=30, policy=mended).play()[0].complete
+
+
+# --- workers that do not answer as hoped
+
+
+class Scripted:
+    """A transport that plays `script`: what becomes of each attempt, "ok" where it says nothing."""
+
+    def __init__(self, workers: int, script: Mapping[tuple[int, int], str]) -> None:
+        self.script = script
+        self.present = set(range(1, workers + 1))
+        self.tasks: dict[int, Task] = {}
+        self.sent: list[tuple[int, int]] = []
+        self.said: deque[FromWorker] = deque()
+        self.empty_turns = 0
+
+    def start(self, setup: Setup) -> None:
+        self.said += [Hello(w, "node", 100 + w, f"GPU-{w}", 1) for w in sorted(self.present)]
+        self.ready: set[int] = set()
+
+    def idle(self) -> list[int]:
+        return sorted(w for w in self.ready if w in self.present and w not in self.tasks)
+
+    def expected(self) -> int:
+        return len(self.present)
+
+    def send(self, worker: int, task: Task) -> None:
+        self.tasks[worker] = task
+        self.sent.append((task.trial, task.attempt))
+
+    def receive(self, timeout_s: float) -> list[FromWorker]:
+        if self.said:
+            messages = list(self.said)
+            self.said.clear()
+            self.ready |= {m.worker for m in messages if isinstance(m, Hello)}
+            return messages
+        if not self.tasks:
+            self.empty_turns += 1
+            assert self.empty_turns < 20, "the master waits for nothing"
+            return []
+        worker, task = min(self.tasks.items(), key=lambda item: (item[1].trial, item[0]))
+        del self.tasks[worker]
+        return list(self._answers(worker, task, self.script.get((task.trial, task.attempt), "ok")))
+
+    def _answers(self, worker: int, task: Task, what: str) -> Iterator[FromWorker]:
+        outcome = Outcome(Status.OK, float(task.trial % 7))
+        finished = Finished(worker, task.trial, task.attempt, outcome, 1.0)
+        if what == "ok":
+            yield finished
+        elif what in ("killed", "lost", "preempted"):
+            yield Ended(worker, task.trial, task.attempt, what, f"{what} by a signal", 1.0)  # type: ignore[arg-type]
+        elif what == "gone":
+            self.present.discard(worker)
+            yield Gone(worker, "node failure")
+        elif what == "gone, then late":
+            self.present.discard(worker)
+            yield Gone(worker, "silent for too long")
+            yield finished
+        elif what == "twice":
+            yield finished
+            yield finished
+        elif what == "crash":
+            yield Crashed(worker, "node", "Traceback (most recent call last):\nValueError: ours")
+        elif what == "unusable":
+            self.ready.discard(worker)
+            yield Ended(worker, task.trial, task.attempt, "killed", "died", 1.0)
+            yield Unusable(worker, "the driver is gone")
+
+    def close(self, grace_s: float) -> None: ...
+
+
+def always(trial: int, what: str) -> dict[tuple[int, int], str]:
+    return {(trial, attempt): what for attempt in range(50)}
+
+
+@pytest.mark.parametrize("how", ["killed", "lost", "preempted"])
+def test_an_attempt_without_an_outcome_is_sent_again_first_with_the_same_id(tmp_path: Path, how: str) -> None:
+    transport = Scripted(2, {(3, 0): how})
+    ending, history = Run(tmp_path / "r").play(transport)
+    assert ending.complete
+    assert attempts(history, 3) == [how, "finished"]
+    at = transport.sent.index((3, 0))
+    assert transport.sent[at + 1 : at + 3].count((3, 1)) == 1
+    assert history.counts() == {"ok": 14}
+    assert len([n for event in history.events if isinstance(event, Told) for n in event.ids.tolist()]) == 14
+
+
+@pytest.mark.parametrize(("how", "times"), [("killed", 3), ("lost", 11)])
+def test_a_configuration_that_kills_every_worker_is_given_up(tmp_path: Path, how: str, times: int) -> None:
+    transport = Scripted(2, always(3, how))
+    ending, history = Run(tmp_path / "r").play(transport)
+    assert ending.complete
+    assert attempts(history, 3) == [how] * times
+    outcome = history.rows[3].outcome
+    assert outcome is not None
+    assert (outcome.status, outcome.message) == (
+        Status.FAILED,
+        f"{how} {times} times, last: {how} by a signal",
+    )
+
+
+def test_a_lost_worker_costs_its_attempt_and_the_others_go_on(tmp_path: Path) -> None:
+    transport = Scripted(3, {(4, 0): "gone"})
+    ending, history = Run(tmp_path / "r").play(transport)
+    assert ending.complete
+    assert attempts(history, 4) == ["lost", "finished"]
+    assert transport.expected() == 2
+
+
+def test_when_every_worker_is_lost_the_run_fails_resumably(tmp_path: Path) -> None:
+    transport = Scripted(2, {(2, 0): "gone", (3, 0): "gone", (2, 1): "gone"})
+    ending, history = Run(tmp_path / "r").play(transport)
+    assert (ending.failed, ending.reason) == (True, "every worker is lost")
+    ending, history = Run(tmp_path / "r").play()
+    assert ending.complete
+    assert len(history.evaluations) == 14
+
+
+def test_a_result_that_comes_after_its_worker_was_given_up_counts_once(tmp_path: Path) -> None:
+    transport = Scripted(2, {(3, 0): "gone, then late"})
+    ending, history = Run(tmp_path / "r").play(transport)
+    assert ending.complete
+    assert (3, 1) not in transport.sent  # it was told meanwhile: nobody evaluates it again
+    assert len([n for event in history.events if isinstance(event, Told) for n in event.ids.tolist()]) == 14
+
+
+def test_a_result_told_twice_counts_once(tmp_path: Path) -> None:
+    ending, history = Run(tmp_path / "r").play(Scripted(2, {(3, 0): "twice"}))
+    assert ending.complete
+    assert history.counts() == {"ok": 14}
+
+
+def test_a_crash_of_our_own_ends_the_run_with_its_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("fractopt").propagate = True
+    ending, _history = Run(tmp_path / "r").play(Scripted(2, {(3, 0): "crash"}))
+    assert (ending.failed, ending.complete) == (True, False)
+    assert ending.reason == "worker 1 on node crashed; its traceback is above" or "worker 2" in ending.reason
+    assert "ValueError: ours" in caplog.text
+    assert Run(tmp_path / "r").play()[0].complete
+
+
+def test_a_worker_that_becomes_unusable_gets_no_more_and_the_others_go_on(tmp_path: Path) -> None:
+    transport = Scripted(2, {(3, 0): "unusable"})
+    ending, history = Run(tmp_path / "r").play(transport)
+    assert ending.complete
+    assert len(history.evaluations) == 14
+
+
+# --- what outlived its master
+
+
+def leave_running(run: Run) -> list[Any]:
+    """A master that dies with trials running; these trials."""
+    master = run.master(Eager(run))
+    master._take_up()
+    for _ in range(3):
+        master._dispatch()
+        for message in master._transport.receive(0):
+            master._take(message)
+    master._dispatch()
+    trials = list(master.study.running)
+    assert len(trials) >= 2
+    master.archive.abandon()
+    return trials
+
+
+def leave_result(run: Run, trial: Any, /, **changes: Any) -> None:
+    place = run.directory / "evals" / f"{trial.id:06d}"
+    place.mkdir(parents=True, exist_ok=True)
+    outcome = {"status": "ok", "value": 0.125, "seconds": 3.0}
+    record = {"trial": trial.id, "attempt": 0, "seed": trial.seed, "outcome": outcome, **changes}
+    (place / "result.json").write_text(json.dumps(record))
+
+
+class Eager(LocalTransport):
+    """Already started, for a master that is driven by hand."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.workers, seed=3, build=lambda _: run.bowl)
+        super().start(Setup(run.objective, "", Limits()))
+
+
+def test_a_result_that_outlived_its_master_is_told_and_not_evaluated_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "r")
+    trials = leave_running(run)
+    leave_result(run, trials[0])
+    again = Run(tmp_path / "r")
+    ending, history = again.play()
+    assert ending.complete
+    assert len(history.evaluations) == 14
+    row = history.rows[trials[0].id]
+    assert row.outcome is not None
+    assert row.outcome.value == 0.125
+    assert attempts(history, trials[0].id) == ["finished"]
+    assert attempts(history, trials[1].id) == ["lost", "finished"]
+    assert trials[0].id not in [e.id for e in again.bowl.seen]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"trial": 99},
+        {"outcome": {"status": "failed"}},
+        {"outcome": {"status": "oom"}},
+        {"outcome": {"status": "ok"}},
+        {"outcome": {"status": "ok", "value": "inf"}},
+        {"outcome": 3},
+        {"outcome": None},
+    ],
+)
+def test_a_result_of_another_run_or_of_a_failure_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    run = Run(tmp_path / "r")
+    trials = leave_running(run)
+    leave_result(run, trials[0], **changes)
+    history = Run(tmp_path / "r").play()[1]
+    assert attempts(history, trials[0].id) == ["lost", "finished"]
+    assert history.rows[trials[0].id].value != 0.125
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000, "\udcff"])
+def test_a_result_that_is_no_json_of_ours_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    run = Run(tmp_path / "r")
+    trials = leave_running(run)
+    leave_result(run, trials[0])
+    place = run.directory / "evals" / f"{trials[0].id:06d}" / "result.json"
+    place.write_bytes(text.encode(errors="surrogateescape"))
+    assert Run(tmp_path / "r").play()[0].complete
+
+
+# --- finalists
+
+
+def test_finalists_and_anchors_are_tested_once_after_the_search(tmp_path: Path) -> None:
+    plan = TestPlan("finalists", 2)
+    run = Run(tmp_path / "r", tests=plan)
+    ending, history = run.play()
+    assert ending.complete
+    tested = [e.id for e in run.bowl.seen if e.test]
+    best = sorted((r for r in history.evaluations if r.kind is Kind.SEARCH), key=lambda r: r.value)[:2]
+    assert sorted(tested) == sorted([0, 1, *(r.id for r in best)])
+    assert not any(e.test for e in run.bowl.seen[:14])
+    assert len(history.evaluations) == 14  # tests cost no budget
+    assert {n: r["outcome"]["metrics"] for n, r in history.tests.items() if n > 0} == {
+        r.id: {"test": r.value + 1} for r in (history.rows[1], *best)
+    }
+
+    again = Run(tmp_path / "r", tests=plan)
+    assert again.play()[0].complete
+    assert again.bowl.seen == []
+
+    more = Run(tmp_path / "r", tests=plan, budget=40)
+    history = more.play()[1]
+    newly = [e.id for e in more.bowl.seen if e.test]
+    assert not set(newly) & set(tested)
+    assert len([n for n in history.tests if n > 1]) <= 4
+
+
+def test_a_run_killed_while_it_tests_goes_on_testing(tmp_path: Path) -> None:
+    plan = TestPlan("finalists", 2)
+    run = Run(tmp_path / "r", tests=plan)
+
+    def stop(study: Study, crew: object) -> None:
+        if master.history.tests:
+            raise KeyboardInterrupt
+
+    master = run.master(on_turn=stop)
+    with pytest.raises(KeyboardInterrupt):
+        master.run()
+    master.archive.abandon()
+    done = set(load(run.directory).tests)
+    assert 0 < len(done) < 4
+    again = Run(tmp_path / "r", tests=plan)
+    ending, history = again.play()
+    assert ending.complete
+    assert len(history.tests) == 4
+    assert not {e.id for e in again.bowl.seen} & done
+    assert all(
+        how for row in history.rows.values() for how in attempts(history, row.id)
+    )  # none still "running"
+
+
+def test_a_test_that_fails_is_noted_and_ends_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r", tests=TestPlan("finalists", 2), bowl=Bowl(lambda e: e.test))
+    ending, history = run.play()
+    assert ending.complete
+    assert history.counts() == {"ok": 14}
+    assert {r["outcome"]["status"] for r in history.tests.values()} == {"failed"}
+
+
+def test_with_when_all_every_evaluation_carries_its_test_metrics(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r", tests=TestPlan("all"))
+    history = run.play()[1]
+    assert all(e.test for e in run.bowl.seen)
+    assert all(
+        "test" in r.outcome.metrics for r in history.evaluations if r.outcome and r.kind is Kind.SEARCH
+    )
+    assert not history.tests
+    # the optimizer never saw them
+    assert story(history)[0] == story(Run(tmp_path / "s").play()[1])[0]
+    asked = [e.unit.tolist() for e in history.events if isinstance(e, Asked) and e.kind is Kind.SEARCH]
+    plain = load(tmp_path / "s")
+    assert asked == [e.unit.tolist() for e in plain.events if isinstance(e, Asked) and e.kind is Kind.SEARCH]
+    assert math.isfinite(history.best.value)  # type: ignore[union-attr]
