@@ -41,7 +41,8 @@ from fractopt.trial import Outcome, Status
 
 log = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "fractopt.parallel.evaluation")
+# -P: the folder in which a run is started does not shadow the installed package.
+COMMAND = (sys.executable, "-P", "-m", "fractopt.parallel.evaluation")
 TERM_GRACE_S = 2.0  # between SIGTERM and SIGKILL of an evaluation that took too long
 LEAVE_GRACE_S = 10.0  # for an idle evaluation process to leave by itself
 GROWTH_BYTES = 2 << 30  # that a process may hold more than after its first evaluation, before it is replaced
