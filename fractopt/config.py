@@ -33,12 +33,33 @@ from fractopt.archive.manifest import Manifest
 from fractopt.master import FailurePolicy, TestPlan
 from fractopt.objective import registry as objectives
 from fractopt.optimizer import registry as optimizers
+from fractopt.optimizer.base import Optimizer
 from fractopt.parallel.message import Limits
 from fractopt.space import PARAMETER_TYPES, Parameter, Space, Value
+from fractopt.trial import Budget
 
 SCHEMA = 1
-SECRET = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
+# The names and the looks of secrets. Not of tokenizers, nor of numbers of tokens.
+SECRET = re.compile(
+    r"(^|_|-)(token|secret|passw(or)?d|passphrase|credentials?|(api|access|secret)_?key)$", re.I
+)
+SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
+LONGEST_S = 1e9  # thirty years
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+# Our words for pydantic's.
+_WORDS = (
+    (re.compile(r"^a valid integer$"), "a whole number"),
+    (re.compile(r"^a valid integer, got a number with a fractional part$"), "a whole number"),
+    (re.compile(r"^a valid number$"), "a number"),
+    (re.compile(r"^a valid string$"), "text in quotes"),
+    (re.compile(r"^a valid boolean$"), "true or false"),
+    (re.compile(r"^a valid (array|list|tuple)$"), "a list in brackets"),
+    (re.compile(r"^an object$"), "a table"),
+    (re.compile(r"^greater than or equal to (\S+)$"), r"at least \1"),
+    (re.compile(r"^less than or equal to (\S+)$"), r"at most \1"),
+)
 
 
 class ConfigError(Exception):
@@ -52,10 +73,10 @@ class ConfigError(Exception):
 
 def seconds(value: object) -> float:
     """A duration: a number of seconds, or text such as "90s", "15m", "4h", "1.5d"."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-        return float(value)
     if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)):
-        return float(match[1]) * _UNITS[match[2]]
+        value = float(match[1]) * _UNITS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_S:
+        return float(value)
     raise ValueError('expected a duration such as "90s", "15m" or "4h", or a number of seconds')
 
 
@@ -76,6 +97,13 @@ class RunTable(_Table):
     anchors: tuple[Literal["base", "default"], ...] = ()
     replicates: Annotated[int, Field(ge=0)] = 0
     walltime: Duration | Literal["auto"] | None = None
+
+    @field_validator("anchors")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("expected each anchor once")
+        return value
 
     @field_validator("replicates")
     @classmethod
@@ -216,12 +244,12 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError with every mistake found.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors begin with a mark
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), [f"is not UTF-8 text: {error.reason} at byte {error.start}"]) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOML's own, a number of 5000 digits, 5000 brackets
         raise ConfigError(str(path), [f"is not TOML: {error}"]) from None
     for override in overrides:
         _override(raw, override)
@@ -234,7 +262,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}", ["expected key=value, for example run.budget=20"])
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text  # a bare word: the quotes that TOML wants would have to survive the shell
     table = raw
     *parents, last = key.strip().split(".")
@@ -253,6 +281,7 @@ class _Checker:
         self.raw = raw
         self.mistakes: list[str] = []
         self.absences: list[str] = []
+        self.secrets: set[str] = set()  # keys of which nothing more is said
 
     def config(self) -> Config:
         self._refuse_secrets("", self.raw)
@@ -318,11 +347,8 @@ class _Checker:
             return None
         fields = dict(entry)
         kind = fields.pop("type", None)
-        if kind not in PARAMETER_TYPES:
-            self._say(
-                f"{key}.type",
-                f"expected one of {_listing(PARAMETER_TYPES)}{_nearest(kind, PARAMETER_TYPES)}, got {kind!r}",
-            )
+        if not isinstance(kind, str) or kind not in PARAMETER_TYPES:
+            self._say(f"{key}.type", _one_of(PARAMETER_TYPES, kind))
             return None
         cls = PARAMETER_TYPES[kind]
         known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "edges")]
@@ -339,11 +365,11 @@ class _Checker:
                 self._say(f"{key}.{field}", f"expected {expected}, got {value!r}")
         if len(self.mistakes) > before:
             return None
-        if kind == "float":
-            fields = {k: float(v) if k != "log" else v for k, v in fields.items()}
         try:
+            if kind == "float":
+                fields = {k: float(v) if k != "log" else v for k, v in fields.items()}
             return cls(name=name, **fields)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             self._say(key, str(error).removeprefix(f"{name}: "))
             return None
 
@@ -369,12 +395,28 @@ class _Checker:
         except ValueError as error:
             self._say("optimizer.name", str(error))
             return {}
-        if space is not None and (reason := cls.supports(space)):
+        reason = None if space is None else cls.supports(space)
+        if reason:
             self._say("optimizer.name", f"{name!r} cannot search this space: {reason}")
         if not isinstance(settings, dict):
             return {}
         checked = self._validate_settings(cls.Settings, settings, ("optimizer", "settings"))
-        return {} if checked is None else _plain(checked)
+        if checked is None:
+            return {}
+        if space is not None and not reason:
+            self._try_out(cls, space, checked)
+        return _plain(checked)
+
+    def _try_out(self, cls: type[Optimizer], space: Space, settings: Any) -> None:
+        """Some mistakes show only where settings, space and budget meet, such as a grid too large."""
+        run = self.raw.get("run")
+        budget, anchors = (run.get("budget"), run.get("anchors", [])) if isinstance(run, dict) else (None, [])
+        try:
+            optimizer = cls(space, 0, settings)
+            if isinstance(budget, int) and isinstance(anchors, list) and budget > 0:
+                optimizer.apply(Budget(budget, max(budget - len(anchors), 0)))
+        except ValueError as error:
+            self._say_of("optimizer.settings", cls.Settings, str(error))
 
     def _objective(
         self, table: Any, space: Space | None
@@ -384,11 +426,8 @@ class _Checker:
             return "", "", "minimize", nothing
         settings = dict(table)
         kind = settings.pop("kind", None)
-        if kind not in objectives.OBJECTIVES:
-            known = objectives.OBJECTIVES
-            self._say(
-                "objective.kind", f"expected one of {_listing(known)}{_nearest(kind, known)}, got {kind!r}"
-            )
+        if not isinstance(kind, str) or kind not in objectives.OBJECTIVES:
+            self._say("objective.kind", _one_of(objectives.OBJECTIVES, kind))
             return "", "", "minimize", nothing
         cls = objectives.settings_type(kind)
         takes_metric = any(f.name == "metric" for f in dataclasses.fields(cls))
@@ -400,6 +439,8 @@ class _Checker:
             self._say("objective.direction", f'expected "minimize" or "maximize", got {direction!r}')
         test = self.raw.get("test")
         metrics = test.get("metrics", []) if isinstance(test, dict) else []
+        if settings.pop("test_metrics", None) is not None:
+            self.mistakes.append("objective.test_metrics: belongs under [test], as metrics")
         if metrics and kind == "lora":
             settings["test_metrics"] = metrics
         elif metrics:
@@ -407,7 +448,9 @@ class _Checker:
         checked = self._validate_settings(cls, settings, ("objective",))
         if checked is not None and space is not None:
             for mistake in checked.mistakes(space):
-                self._say("objective", mistake)
+                name, colon, rest = mistake.partition(": ")
+                of_one = bool(colon) and name in space.names
+                self._say(f"space.{name}" if of_one else "space", rest if of_one else mistake)
         self.absences = [] if checked is None else checked.absences()
         return kind, metric, direction, nothing if checked is None else _plain(checked)
 
@@ -433,20 +476,35 @@ class _Checker:
     # --- saying what is wrong
 
     def _say(self, key: str, text: str) -> None:
-        self.mistakes.append(f"{key}: {text}")
+        # What a [test] table says travels in the objective's settings.
+        key = "test.metrics" if key.startswith("objective.test_metrics") and "test" in self.raw else key
+        line = f"{key}: {text}"
+        if key not in self.secrets and line not in self.mistakes:
+            self.mistakes.append(line)
 
     def _unknown(self, key: str, name: object, known: Sequence[str]) -> None:
-        expected = f"expected one of {_listing(known)}" if known else "nothing is expected here"
-        self._say(key, f"unknown key{_nearest(name, known)}; {expected}")
+        self._say(key, _unknown_key(name, known))
 
-    def _refuse_secrets(self, prefix: str, table: Mapping[str, Any]) -> None:
+    def _say_of(self, key: str, cls: Any, text: str) -> None:
+        """A settings class says "field: what is wrong"; its field belongs to the key."""
+        field, colon, rest = text.partition(": ")
+        if colon and field in _fields(cls):
+            self._say(f"{key}.{field}", rest)
+        elif colon and field == key.rpartition(".")[2]:
+            self._say(key, rest)
+        else:
+            self._say(key, text)
+
+    def _refuse_secrets(self, prefix: str, table: dict[str, Any]) -> None:
         for name, value in table.items():
             if isinstance(value, dict):
                 self._refuse_secrets(f"{prefix}{name}.", value)
-            elif SECRET.search(name):
+            elif SECRET.search(name) or SECRET_VALUE.search(str(value)):
                 self._say(
                     f"{prefix}{name}", "secrets come from the environment only (HF_TOKEN), never from a file"
                 )
+                table[name] = "(a secret)"  # no other message shall quote it
+                self.secrets.add(f"{prefix}{name}")
 
     def _validate(self, model: type[_Table], data: Any, prefix: tuple[str, ...]) -> Any:
         try:
@@ -473,16 +531,24 @@ class _Checker:
         for item in error.errors():
             loc, at = _real_path(item["loc"], data)
             key = ".".join([*prefix, *(str(part) for part in loc[skip:])])
-            if item["type"] == "extra_forbidden":
+            if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
                 known = _known_keys(model, loc[:-1])
-                found[key] = [f"unknown key{_nearest(loc[-1], known)}; expected one of {_listing(known)}"]
-            elif item["type"] == "missing":
-                found[key] = ["is missing"]
+                found[key] = [_unknown_key(loc[-1], known)]
+            elif item["type"] in ("missing", "missing_argument"):
+                found[key] = ["is missing" if loc == item["loc"] else "has too few values"]
+            elif item["type"] == "value_error":
+                said = str(item["ctx"]["error"])
+                if at is data or isinstance(at, dict):
+                    self._say_of(key, _type_at(model, loc), said)
+                else:
+                    found.setdefault(key, []).append(f"{said}|{at!r}")
             else:
-                text = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+                text = item["msg"].removeprefix("Input should be ")
+                for pattern, words in _WORDS:
+                    text = pattern.sub(words, text)
                 found.setdefault(key, []).append(f"{text}|{at!r}")
         for key, texts in found.items():
-            if texts[0].endswith("is missing") or texts[0].startswith("unknown key"):
+            if texts[0].startswith(("is missing", "has too few", "unknown key")):
                 self._say(key, texts[0])
                 continue
             given = texts[0].rpartition("|")[2]
@@ -504,8 +570,9 @@ def _real_path(loc: tuple[int | str, ...], data: Any) -> tuple[tuple[int | str, 
     """The part of a pydantic location that exists in `data` (union branches do not), and what is there."""
     path: list[int | str] = []
     for i, part in enumerate(loc):
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
-            data = data[part]  # type: ignore[index]
+        index = isinstance(part, int) and isinstance(data, list) and part < len(data)
+        if index or (isinstance(data, dict) and part in data):
+            data = data[part]
         elif i < len(loc) - 1 or not isinstance(data, dict):
             break
         path.append(part)
@@ -513,15 +580,19 @@ def _real_path(loc: tuple[int | str, ...], data: Any) -> tuple[tuple[int | str, 
 
 
 def _known_keys(model: type[Any], loc: Sequence[int | str]) -> list[str]:
-    """The keys of the table at `loc`, through models and dataclasses."""
+    """The keys of the table at `loc`."""
+    return _fields(_type_at(model, loc))
+
+
+def _type_at(model: type[Any], loc: Sequence[int | str]) -> Any:
+    """The class of the table at `loc`, through models and dataclasses; None where there is none."""
     cls: Any = model
     for part in loc:
-        hints = get_type_hints(cls)
-        hint = hints.get(str(part))
+        hint = get_type_hints(cls).get(str(part))
         cls = next((t for t in (hint, *get_args(hint)) if _fields(t)), None)
         if cls is None:
-            return []
-    return _fields(cls)
+            return None
+    return cls
 
 
 def _fields(cls: Any) -> list[str]:
@@ -535,6 +606,16 @@ def _fields(cls: Any) -> list[str]:
 def _nearest(name: object, known: Sequence[str] | Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _one_of(known: Sequence[str] | Mapping[str, Any], given: object) -> str:
+    return f"expected one of {_listing(known)}, got {given!r}{_nearest(given, known)}"
+
+
+def _unknown_key(name: object, known: Sequence[str]) -> str:
+    expected = f"expected one of {_listing(known)}" if known else "nothing is expected here"
+    near = _nearest(name, known)
+    return f"unknown key{near} {expected.capitalize()}" if near else f"unknown key; {expected}"
 
 
 def _listing(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ def find(name: str) -> type[Optimizer]:
     nearest = difflib.get_close_matches(name, names(), n=1)
     raise ValueError(
         f"unknown optimizer {name!r}"
-        + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+        + (f"; did you mean {nearest[0]!r}?" if nearest else ".")
         + f" Expected one of {', '.join(names())}"
     )
 
@@ -61,7 +61,7 @@ def create(name: str, space: Space, seed: int, settings: Mapping[str, Any]) -> O
             nearest = difflib.get_close_matches(key, known, n=1)
             raise ValueError(
                 f"optimizer {name!r} has no setting {key!r}"
-                + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+                + (f"; did you mean {nearest[0]!r}?" if nearest else ".")
                 + f" It has {', '.join(known) if known else 'none'}"
             )
     reason = optimizer.supports(space)

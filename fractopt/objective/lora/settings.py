@@ -209,8 +209,12 @@ class LoraSettings:
     test_metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for metric in (self.metric, *self.test_metrics):
-            split_metric(metric)
+        split_metric(self.metric)
+        for metric in self.test_metrics:
+            try:
+                split_metric(metric)
+            except ValueError as error:
+                raise ValueError(str(error).replace("metric:", "test_metrics:", 1)) from None
 
     def mistakes(self, space: Space) -> list[str]:
         """What in `space` this objective cannot evaluate, one sentence each."""
