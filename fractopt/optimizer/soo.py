@@ -15,11 +15,14 @@ odd K the middle child has its parent's centre, so it inherits the value: K - 1 
 Departures, each for a case the paper does not have:
 
 * Several workers. A leaf whose value is not known yet is not eligible, and the sweep goes on
-  without it: nobody waits while another leaf can be split. With one worker nothing is ever pending
-  when a decision is due, and the sequence is the paper's.
-* No eligible leaf within h_max, but one below it (its elders all pending or exhausted; or K = 2,
-  where h_max(t) = sqrt(t) alone would end the search after 3 expansions): the shallowest of them is
-  split. A search ends when no eligible leaf is left at all.
+  without it. Where no eligible leaf is left within h_max, the oldest of the pending ones is split
+  blind, beside the sweep, whose depth and bound stay as they are: what stands in for its value is its
+  age alone. So nobody waits, not even for the root: many workers begin with a grid that is refined
+  level by level. The value, when it comes, goes to the middle child. With one worker nothing is ever
+  pending when a decision is due, and the sequence is the paper's.
+* No leaf within h_max, pending or not, but an eligible one below it (K = 2, where h_max(t) = sqrt(t)
+  alone would end the search after 3 expansions; or all others are exhausted): the shallowest of them
+  is split. A search ends when no eligible leaf is left at all.
 * Discrete parameters. A side that holds a single value is not split, and a box that holds a single
   point, or is too small for double precision, is never expanded.
 * Failures. A trial without a value counts as +inf: it stays a leaf and is expanded only where its
@@ -87,11 +90,13 @@ class SOO:
         self.settings = settings
         self.tree = BoxTree(space.dimension, settings.children)
         self.expansions = 0
-        self._unasked = deque([0])  # created and to be evaluated, oldest first
+        self._unasked: deque[int] = deque([0])  # created and to be evaluated, oldest first
         self._asked: dict[int, int] = {}  # running trial -> its node
+        self._pending: dict[int, None] = {}  # leaves without a value that may be split, oldest first
         self._sweep = 0
         self._depth = 0  # the next depth of the sweep
         self._bound = math.inf
+        self._create(0)
 
     @classmethod
     def supports(cls, space: Space) -> str | None:
@@ -102,7 +107,7 @@ class SOO:
             node = np.array([self._unasked[i] for i in range(min(n, len(self._unasked)))], np.int64)
             slot = np.array([self.tree.slot(i) for i in node.tolist()], np.int64)
             return Asked.points(self.tree.centres(node), node, slot)
-        return self._rest_of_sweep() or self._next_sweep()
+        return self._rest_of_sweep() or self._next_sweep() or self._blind() or self._below_the_limit()
 
     def apply(self, event: Event) -> None:
         if isinstance(event, Asked) and event.kind is Kind.SEARCH:
@@ -130,18 +135,29 @@ class SOO:
         return None
 
     def _next_sweep(self) -> Expanded | None:
-        # With the bound at +inf the first eligible leaf is split, beyond h_max too (see the departures).
-        for depth in range(self.tree.deepest + 1):
+        return self._shallowest(0, self._depth_limit())
+
+    def _below_the_limit(self) -> Expanded | None:
+        return self._shallowest(self._depth_limit() + 1, self.tree.deepest)
+
+    def _shallowest(self, first: int, last: int) -> Expanded | None:
+        # A new sweep has the bound +inf: its first expansion is the first eligible leaf of any depth.
+        for depth in range(first, min(self.tree.deepest, last) + 1):
             leaf = self.tree.best(depth)
             if leaf >= 0:
                 return self._expansion(leaf, self._sweep + 1, depth)
         return None
 
+    def _blind(self) -> Expanded | None:
+        leaf = next(iter(self._pending), -1)
+        if leaf < 0:
+            return None
+        axis = self.tree.longest_axis(leaf, self._divisible(leaf))
+        return _expanded(leaf, axis, self._sweep, self._depth - 1, self._bound)  # the sweep stays where it is
+
     def _expansion(self, leaf: int, sweep: int, depth: int) -> Expanded:
         axis = self.tree.longest_axis(leaf, self._divisible(leaf))
-        return Expanded(
-            np.array([leaf], np.int64), np.array([axis], np.int64), sweep, depth, self.tree.value(leaf)
-        )
+        return _expanded(leaf, axis, sweep, depth, self.tree.value(leaf))
 
     # --- applying
 
@@ -162,21 +178,38 @@ class SOO:
             self._asked[trial] = node
 
     def _expand(self, node: int, axis: int) -> None:
-        value = self.tree.value(node)
+        self._pending.pop(node, None)
         first = self.tree.split(node, axis)
         self.expansions += 1
-        children = self.settings.children
-        middle = first + children // 2 if children % 2 else -1
-        for child in range(first, first + children):
-            if child == middle:
-                self._set_value(child, value)
-            else:
+        middle = self._middle(first)
+        for child in range(first, first + self.settings.children):
+            self._create(child)
+            if child != middle:
                 self._unasked.append(child)
+        if middle >= 0 and self.tree.has_value(node):
+            self._set_value(middle, self.tree.value(node))
 
-    def _set_value(self, node: int, value: float) -> None:
+    def _create(self, node: int) -> None:
         if self.tree.longest_axis(node, self._divisible(node)) < 0:
             self.tree.close(node)
+        else:
+            self._pending[node] = None
+
+    def _set_value(self, node: int, value: float) -> None:
+        while not self.tree.is_leaf(node):  # it was split blind
+            node = self._middle(self.tree.first_child(node))
+            if node < 0:
+                return
+        self._pending.pop(node, None)
         self.tree.set_value(node, value)
+
+    def _middle(self, first: int) -> int:
+        """Of the children from `first` on, the one that has its parent's point; -1 where K is even."""
+        return first + self.settings.children // 2 if self.settings.children % 2 else -1
 
     def _divisible(self, node: int) -> BoolArray:
         return self.space.divisible(self.tree.lower(node), self.tree.upper(node))
+
+
+def _expanded(leaf: int, axis: int, sweep: int, depth: int, bound: float) -> Expanded:
+    return Expanded(np.array([leaf], np.int64), np.array([axis], np.int64), sweep, depth, bound)

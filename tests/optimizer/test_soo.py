@@ -79,15 +79,49 @@ def test_himmelblau() -> None:
     assert best == pytest.approx([10.99, 10.99, 0.5453, 1.227e-3, 1.227e-3, 1.29e-5, 8.7e-10], rel=5e-3)
 
 
-def test_a_sweep_goes_down_without_waiting_for_a_pending_leaf() -> None:
+def test_many_workers_begin_with_a_grid() -> None:
+    study = Study(Space(Float("x", 0, 1), Float("y", 0, 1)))
+    trials = study.ask(9)
+    # The root, its outer children along x, and the outer ones of their and the middle one's along y.
+    assert [trial.node for trial in trials] == [0, 1, 3, 4, 6, 7, 9, 10, 12]
+    middles = {(2 * i + 1) / 6 for i in range(3)}
+    assert {trial.unit for trial in trials} == {(x, y) for x in middles for y in middles}
+
+
+def test_a_value_that_comes_after_a_blind_split_goes_to_the_middle_child() -> None:
     study = Study(Space(Float("x", 0, 1)))
-    (root,) = study.ask(8)
-    study.tell(root, 0.0)
-    trials = study.ask(8)
-    # Both outer children, then those of the middle ones that inherit a value, all at once.
-    assert [trial.node for trial in trials[:4]] == [1, 3, 4, 6]
-    assert len(trials) == 8
-    assert len({trial.unit for trial in (root, *trials)}) == 9
+    trials = study.ask(6)
+    tree = study.optimizer.tree
+    assert [trial.node for trial in trials] == [0, 1, 3, 4, 6, 7]  # nodes 0, 1 and then 2 were split
+    assert not any(tree.has_value(node) for node in range(len(tree)))
+    study.tell(trials[0], 0.5)
+    study.tell(trials[1], 0.25)
+    assert {node: tree.value(node) for node in range(len(tree)) if tree.has_value(node)} == {8: 0.5, 5: 0.25}
+
+
+def test_a_known_leaf_is_split_rather_than_a_pending_one() -> None:
+    events: list = []
+    study = Study(Space(Float("x", 0, 1), Float("y", 0, 1)), record=events.append)
+    trials = study.ask(3)  # nodes 0, 1, 3
+    study.tell(trials[2], 1.0)
+    study.ask(1)
+    split = [event for event in events if isinstance(event, Expanded)]
+    assert [event.node.tolist() for event in split] == [[0], [3]]
+    assert [(event.sweep, event.depth, event.bound) for event in split] == [(0, -1, math.inf), (0, 1, 1.0)]
+
+
+@pytest.mark.parametrize("settings", [{}, {"children": 2}, {"children": 4}, {"h_max": "log"}])
+@pytest.mark.parametrize("workers", [8, 100])
+def test_no_worker_ever_waits(workers: int, settings: dict) -> None:
+    space, function, _ = problem("camel")
+    study = Study(space, budget=20 * workers, settings=settings)
+    rng = np.random.default_rng(2)
+    study.ask(workers)
+    while len(study.running) == min(workers, study.budget - study.told) > 0:
+        trial = study.running[rng.integers(len(study.running))]
+        study.tell(trial, function(**trial.params))
+        study.ask()
+    assert study.told == study.budget
 
 
 def test_one_worker_waits_where_many_would_go_on() -> None:
