@@ -11,6 +11,7 @@ import pytest
 
 from fractopt.parallel.local import LocalTransport
 from fractopt.parallel.processes import ProcessesTransport
+from fractopt.parallel.simulated import LogNormal, SimulatedTransport
 from fractopt.parallel.transport import Transport
 
 PARALLEL = Path(__file__).resolve().parents[1] / "parallel"
@@ -39,6 +40,14 @@ def local(directory: Path) -> Iterator[Transport]:
 
 
 @pytest.fixture(scope="module")
+def simulated(directory: Path) -> Iterator[Transport]:
+    transport = SimulatedTransport(3, LogNormal(3600.0), evaluating.build)
+    scenarios.begin(transport, directory, 3)
+    yield transport
+    transport.close(0.0)
+
+
+@pytest.fixture(scope="module")
 def processes(directory: Path) -> Iterator[Transport]:
     transport = ProcessesTransport(2, command=scenarios.COMMAND)
     scenarios.begin(transport, directory, 2)
@@ -60,6 +69,11 @@ def test_local(
     scenario: scenarios.Scenario, local: Transport, directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     scenario(local, directory)
+
+
+@pytest.mark.parametrize("scenario", _named(scenarios.WITHOUT_FILES))
+def test_simulated(scenario: scenarios.Scenario, simulated: Transport, directory: Path) -> None:
+    scenario(simulated, directory)
 
 
 @pytest.mark.parametrize("scenario", _named(scenarios.SUPERVISED))

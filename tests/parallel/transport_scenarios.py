@@ -208,15 +208,15 @@ def silence_ends_in_a_timeout(transport: Transport, directory: Path) -> None:
     serves_on(transport)
 
 
-IN_PROCESS: tuple[Scenario, ...] = (
+WITHOUT_FILES: tuple[Scenario, ...] = (
     every_task_is_finished_once,
     an_exception_is_a_failure,
     an_exit_is_a_failure,
     a_wrong_result_is_a_failure,
     running_out_of_memory_is_told_apart,
-    a_result_is_on_the_disk,
     nothing_comes_in_time,
 )
+IN_PROCESS: tuple[Scenario, ...] = (*WITHOUT_FILES, a_result_is_on_the_disk)
 SUPERVISED: tuple[Scenario, ...] = (
     *IN_PROCESS,
     output_goes_to_files,
