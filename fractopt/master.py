@@ -33,7 +33,7 @@ from fractopt.parallel.message import (
     Unusable,
 )
 from fractopt.parallel.transport import Transport
-from fractopt.trial import Kind, Outcome, Status, Trial
+from fractopt.trial import Kind, Outcome, Status, Trial, encodable
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +218,7 @@ class Master:
         self._changed = True
         if isinstance(message, Hello):
             self.crew.greet(message)
+            self._next_board = 0.0  # `status` shows it at once
             self.archive.note({"record": "worker", "time": time.time(), **message.__dict__})
             where = f"{message.host} {message.device or 'cpu'}, {message.threads} threads"
             self._reports.append(f"worker {message.worker} is ready: {where}, pid {message.pid}")
@@ -294,7 +295,7 @@ class Master:
                 "trial": message.trial,
                 "attempt": message.attempt,
                 "how": how,
-                "message": text,
+                "message": encodable(text),
                 "seconds": message.seconds,
                 "time": time.time(),
             }

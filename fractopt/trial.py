@@ -61,6 +61,7 @@ class Outcome:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", Status(self.status))
+        object.__setattr__(self, "message", encodable(self.message))
         if self.has_value != math.isfinite(self.value):
             raise ValueError(
                 f"an outcome of status {self.status.value!r} needs a "
@@ -294,6 +295,11 @@ def event_from_json(record: Mapping[str, Any]) -> Recorded:
     if record["event"] not in _RECORDED:
         raise ValueError(f"unknown event {record['event']!r}, expected one of {sorted(_RECORDED)}")
     return _RECORDED[record["event"]].from_json(record)
+
+
+def encodable(text: str) -> str:
+    """`text` as UTF-8 can have it: the bytes of a strange file name, for instance, become \\udcff."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def number_to_json(number: float) -> float | str:

@@ -188,7 +188,10 @@ class JournalWriter:
         self._pending.clear()
 
     def close(self) -> None:
-        os.close(self._handle)
+        """Give the file back; a second time does nothing."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
 
 
 def next_number(directory: Path) -> int:

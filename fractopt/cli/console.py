@@ -39,6 +39,8 @@ def reporting(command: F) -> F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # click's: `fractopt export ... | head` ends without a word
         except Exception as error:
             code = say(error)
             if code is None:

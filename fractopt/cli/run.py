@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -66,19 +67,30 @@ def run(
         extra += [f'optimizer.name="{optimizer}"', "optimizer.settings={}"]
     if trust_code:
         extra.append("trust.code=true")
+    signals = _StopSignals()
     try:
-        code = _run(config, (*overrides, *extra), out, transport, resume)
+        code = _run(config, (*overrides, *extra), out, transport, resume, signals)
+    except KeyboardInterrupt:
+        log.error("stopped at once; what was committed stands, go on with --resume")
+        code = Exit.RESUMABLE
     except BaseException as error:
         # The other ranks wait for a word from here, whatever happened.
         known = say(error)
         if known is None:
             traceback.print_exc()
         code = Exit.FAILED if known is None else known
+    signals.ignore()
     leave(code)
 
 
-def _run(path: Path, overrides: Sequence[str], out: Path | None, transport: Transport, resume: bool) -> Exit:
-    from fractopt.archive.journal import ArchiveError
+def _run(
+    path: Path,
+    overrides: Sequence[str],
+    out: Path | None,
+    transport: Transport,
+    resume: bool,
+    signals: _StopSignals,
+) -> Exit:
     from fractopt.config import ConfigError, read_config
 
     config = read_config(path, overrides)
@@ -90,18 +102,17 @@ def _run(path: Path, overrides: Sequence[str], out: Path | None, transport: Tran
     directory = out or Path("runs") / path.stem
     archive = _open(config, directory, resume)
     try:
-        ending = _master(config, archive, transport)
+        ending = _master(config, archive, transport, signals)
         archive.close(complete=ending.complete, reason=ending.reason)
-    except KeyboardInterrupt:
-        archive.abandon()
-        log.error("stopped at once; what was committed stands, go on with --resume")
-        return Exit.RESUMABLE
-    except ArchiveError:
-        archive.abandon()
-        raise
     except OSError as error:
         archive.abandon()
-        log.error("cannot write to %s (%s): the run stops; what was committed stands", directory, error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        log.error(
+            "cannot go on in %s: %s; what was committed stands, go on with --resume%s",
+            directory,
+            error.strerror or error,
+            " once there is room" if full else "",
+        )
         return Exit.FAILED
     except BaseException:
         archive.abandon()
@@ -123,7 +134,8 @@ def _open(config: Config, directory: Path, resume: bool) -> Archive:
     return archive
 
 
-def _master(config: Config, archive: Archive, transport: Transport) -> Ending:
+def _master(config: Config, archive: Archive, transport: Transport, signals: _StopSignals) -> Ending:
+    from fractopt.archive.journal import ArchiveError
     from fractopt.master import Master
     from fractopt.optimizer.study import Study
     from fractopt.parallel.message import Setup
@@ -139,7 +151,12 @@ def _master(config: Config, archive: Archive, transport: Transport) -> Ending:
         settings=config.optimizer_settings,
         record=archive.record,
     )
-    study.fold(archive.history.events)
+    try:
+        study.fold(archive.history.events)
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        raise ArchiveError(
+            f"{archive.directory}: the recorded history does not fit optimizer {config.optimizer!r}: {error}"
+        ) from None
     setup = Setup(config.objective, str(archive.directory.resolve()), config.limits)
     with _display(archive.directory.name) as on_turn:
         master = Master(
@@ -152,15 +169,16 @@ def _master(config: Config, archive: Archive, transport: Transport) -> Ending:
             walltime_s=config.walltime_s(),
             on_turn=on_turn,
         )
-        with _stopping(master):
-            return master.run()
+        signals.stop(master)
+        return master.run()
 
 
 def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
     from fractopt.report.verdict import verdict_lines
 
-    for line in verdict_lines(archive.history, directory):
-        click.echo(line)
+    with suppress(BrokenPipeError):  # nobody reads it: the run is no worse for that
+        for line in verdict_lines(archive.history, directory):
+            click.echo(line)
     log.info("%s; archive %s", ending.reason, directory / "archive.h5")
     if ending.complete:
         return Exit.DONE
@@ -223,24 +241,37 @@ def _display(title: str) -> Iterator[Any]:
         log_to_stderr()
 
 
-@contextmanager
-def _stopping(master: Master) -> Iterator[None]:
-    """The first stop signal ends the run in order, a second Ctrl-C at once."""
+class _StopSignals:
+    """The first stop signal ends the run in order, a second Ctrl-C at once.
 
-    def stop(number: int, frame: object) -> None:
+    From the first moment to the last: a signal that comes before there is a master stops it when it
+    begins, and schedulers like to send theirs twice, the second one while the archive is closed.
+    """
+
+    def __init__(self) -> None:
+        self._asked: list[str] = []
+        self._master: Master | None = None
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._take)
+
+    def stop(self, master: Master) -> None:
+        """Have `master` stop at the next signal, or at once where there was one."""
+        self._master = master
+        if self._asked:
+            master.request_stop(f"stopped by {self._asked[0]}")
+
+    def ignore(self) -> None:
+        """From now on to the end of the process: the exit code is decided."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _take(self, number: int, frame: object) -> None:
         name = signal.Signals(number).name
-        if number == signal.SIGINT and name in asked:
+        if number == signal.SIGINT and name in self._asked:
             raise KeyboardInterrupt
-        asked.add(name)
-        master.request_stop(f"stopped by {name}")
-
-    asked: set[str] = set()
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        self._asked.append(name)
+        if self._master is not None:
+            self._master.request_stop(f"stopped by {name}")
 
 
 def _meta() -> dict[str, Any]:

@@ -72,4 +72,4 @@ class Crew:
 
     def board(self) -> list[dict[str, Any]]:
         """Every worker in JSON's types, for readers of the run directory."""
-        return [{**asdict(state), "seconds": state.seconds} for state in self.states.values()]
+        return [{**asdict(state), "seconds": state.seconds} for _, state in sorted(self.states.items())]

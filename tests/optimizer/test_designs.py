@@ -197,5 +197,5 @@ def test_an_entry_point_adds_an_optimizer(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_unknown_setting_is_named() -> None:
-    with pytest.raises(ValueError, match="optimizer 'random' has no setting 'n' It has none"):
+    with pytest.raises(ValueError, match=r"optimizer 'random' has no setting 'n'\. It has none"):
         registry.create("random", cube(1), 0, {"n": 3})
