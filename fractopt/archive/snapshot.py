@@ -53,6 +53,11 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
         size = path.stat().st_size
         if size > MAX_FILE:
             raise ArchiveError(f"{path} is larger than any archive of ours ({MAX_FILE} bytes)")
+        if path.is_file() and not h5py.is_hdf5(path):
+            raise ArchiveError(
+                f"{path} cannot be read as an archive of fractopt: it is no HDF5 file. "
+                f"Expected a run directory, or its archive.h5"
+            )
         with h5py.File(path, "r", locking=False) as file:
             link = file.get("journal", getlink=True)
             if not isinstance(link, h5py.HardLink) or "manifest" not in file.attrs:

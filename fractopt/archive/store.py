@@ -231,6 +231,10 @@ def _read(directory: Path) -> _Stored:
         return _Stored(manifest, accepted(segments), segments[-1], number)
     if not directory.exists():
         raise ArchiveError(f"there is no run at {directory}")
+    if directory.is_dir() and not (directory / "archive.h5").exists():
+        runs = sorted(str(entry) for entry in directory.iterdir() if is_run(entry))
+        hint = f"; it holds the runs {', '.join(runs)}" if runs else ""
+        raise ArchiveError(f"there is no archive at {directory / 'archive.h5'}{hint}")
     manifest, records, _ = read_snapshot(directory / "archive.h5" if directory.is_dir() else directory)
     return _Stored(manifest, records, None, number)
 

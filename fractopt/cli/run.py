@@ -180,6 +180,9 @@ def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
         for line in verdict_lines(archive.history, directory):
             click.echo(line)
     log.info("%s; archive %s", ending.reason, directory / "archive.h5")
+    if ending.complete and archive.history.best is None:
+        log.error("not one configuration has a value: fractopt status %s shows the last reasons", directory)
+        return Exit.FAILED
     if ending.complete:
         return Exit.DONE
     log.info("resume with the same command and --resume")

@@ -272,6 +272,17 @@ def test_readers_of_no_run_exit_with_4(tmp_path: Path, invoke: Callable[..., Res
         assert result.stdout == ""
 
 
+def test_the_folder_of_the_runs_in_place_of_a_run_names_them(
+    finished: Path, invoke: Callable[..., Result]
+) -> None:
+    result = invoke("status", finished / "runs")
+    assert result.exit_code == 4
+    assert f"; it holds the runs {finished / 'runs' / 'c'}\n" in result.stderr
+    result = invoke("status", finished / "c.toml")
+    assert result.exit_code == 4
+    assert "it is no HDF5 file. Expected a run directory, or its archive.h5" in result.stderr
+
+
 def test_a_foreign_directory_is_refused(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "thesis").mkdir()
@@ -335,6 +346,16 @@ def test_a_function_of_the_users_that_always_fails_exits_with_1_and_shows_its_re
         assert "no such file" in shown.stdout + shown.stderr or command[0] == "best"
     log = (tmp_path / "runs" / "c" / "evals" / "000000" / "stderr.log").read_text(errors="replace")
     assert "RuntimeError: no such file" in log  # the whole traceback is there
+
+
+def test_a_run_without_a_single_value_is_no_success_though_its_budget_is_met(tmp_path: Path) -> None:
+    write(tmp_path, budget=2)
+    (tmp_path / "mine.py").write_text("def f(x, y):\n    return float('nan')\n")
+    options = ["--trust-code", "--set", "objective={kind='python', function='mine:f'}"]
+    done = fractopt(tmp_path, "run", "c.toml", *options)
+    assert done.returncode == 1
+    assert "not one configuration has a value: fractopt status runs/c shows the last reasons" in message(done)
+    assert load(tmp_path / "runs" / "c").counts() == {"diverged": 2}
 
 
 # --- check and init
