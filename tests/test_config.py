@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tomli_w
 
-from fractopt.config import Config, ConfigError, read_config
+from fractopt.config.mistakes import ConfigError
+from fractopt.config.read import Config, read_config
 from fractopt.parallel.message import Limits
 from fractopt.space import Categorical, Float, Int, Ordinal
 
@@ -401,7 +402,7 @@ def test_the_walltime_is_the_schedulers_where_it_is_auto(path: Path, monkeypatch
     assert automatic.walltime_s() is None
     monkeypatch.setenv("OAR_JOB_WALLTIME_SECONDS", "3600")
     assert automatic.walltime_s() == 3480.0
-    monkeypatch.setattr("fractopt.config.time.time", lambda: 1000.0)
+    monkeypatch.setattr("fractopt.config.read.time.time", lambda: 1000.0)
     monkeypatch.setenv("SLURM_JOB_END_TIME", "4600")
     assert automatic.walltime_s() == 3540.0
 
@@ -490,7 +491,7 @@ def test_no_mutilated_file_does_more_than_raise_its_mistakes(path: Path) -> None
 
     valid = 0
     said: list[tuple[str, ...]] = []
-    for _ in range(500):
+    for _ in range(300):
         document: Any = tomllib.loads(pick((PLAIN, LORA)))
         for _ in range(int(rng.integers(1, 4))):
             *parents, last = pick([p for p in paths(document) if p])

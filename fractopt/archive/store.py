@@ -5,6 +5,7 @@ journal/     one segment for each master; the truth while a run goes on
 run.toml     the resolved configuration        meta.json    versions, host, arguments
 evals/       logs and results, one folder for each evaluation
 LOCK         who runs it                       status.json  what the workers do just now
+             (.LOCK.guard keeps two newcomers apart while one takes a dead master's LOCK over)
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ from fractopt.trial import Kind, event_to_json
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE_S", 0.05)
+    for name in ("fsync", "fdatasync"):  # nothing here depends on what survives a power loss
+        monkeypatch.setattr(os, name, lambda handle: None)
 
 
 @pytest.fixture
