@@ -53,7 +53,7 @@ def reporting(command: F) -> F:
 def say(error: BaseException) -> Exit | None:
     """The message of a mistake that is not ours, on stderr; its exit code, or None for our own."""
     from fractopt.archive.journal import ArchiveError
-    from fractopt.config import ConfigError
+    from fractopt.config.mistakes import ConfigError
     from fractopt.parallel.launch import LaunchError
 
     codes = {

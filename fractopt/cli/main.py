@@ -33,7 +33,7 @@ main.add_command(run)
 @reporting
 def check(config: Path, overrides: tuple[str, ...], trust_code: bool) -> None:
     """Check CONFIG and say what it would run; all mistakes at once."""
-    from fractopt.config import parameter_lines, read_config
+    from fractopt.config.read import parameter_lines, read_config
 
     checked = read_config(config, (*overrides, *(["trust.code=true"] if trust_code else [])))
     click.echo(f"{config} is valid")

@@ -22,7 +22,7 @@ from fractopt.cli.console import Exit, log_to_stderr, reporting, say
 
 if TYPE_CHECKING:
     from fractopt.archive.store import Archive
-    from fractopt.config import Config
+    from fractopt.config.read import Config
     from fractopt.master import Ending, Master
     from fractopt.parallel.transport import Transport
 
@@ -91,7 +91,8 @@ def _run(
     resume: bool,
     signals: _StopSignals,
 ) -> Exit:
-    from fractopt.config import ConfigError, read_config
+    from fractopt.config.mistakes import ConfigError
+    from fractopt.config.read import read_config
 
     config = read_config(path, overrides)
     if config.absences:

@@ -151,7 +151,7 @@ def main() -> int:
         command += ["--out", str(folder / "run"), "--resume"]
         if options.budget:
             command += ["--budget", str(options.budget)]
-        from fractopt.config import read_config
+        from fractopt.config.read import read_config
 
         budget = options.budget or read_config(config).run.budget
         for instant in range(options.instants):

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from fractopt.config import read_config
 from kill_and_resume import CONFIG, one_instant
+
+from fractopt.config.read import read_config
 
 
 @pytest.mark.mpi

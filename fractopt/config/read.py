@@ -1,0 +1,351 @@
+"""Reading a configuration: all of its mistakes at once, or the settings of every part."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel
+
+from fractopt.archive.manifest import Manifest
+from fractopt.config.mistakes import ConfigError, Mistakes, one_of
+from fractopt.config.tables import File, RunTable
+from fractopt.master import FailurePolicy, TestPlan
+from fractopt.objective import registry as objectives
+from fractopt.optimizer import registry as optimizers
+from fractopt.optimizer.base import Optimizer
+from fractopt.parallel.message import Limits
+from fractopt.space import PARAMETER_TYPES, Parameter, Space, Value
+from fractopt.trial import Budget
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked configuration, in the parts' own settings."""
+
+    source: Path
+    space: Space
+    default: Mapping[str, Value] | None
+    projected: Mapping[str, Value]  # defaults that lay outside the space, as they were given
+    run: RunTable
+    optimizer: str
+    optimizer_settings: Mapping[str, Any]
+    objective: Mapping[str, Any]
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    tests: TestPlan
+    limits: Limits
+    policy: FailurePolicy
+    text: str  # the resolved configuration, as TOML
+    absences: Sequence[str]  # what this machine lacks to run it
+
+    def manifest(self) -> Manifest:
+        """What a run of this configuration is; see `archive.manifest`."""
+        return Manifest(
+            space=self.space.as_dict(),
+            optimizer=self.optimizer,
+            optimizer_version=optimizers.find(self.optimizer).version,
+            optimizer_settings=self.optimizer_settings,
+            seed=self.run.seed,
+            direction=self.direction,
+            anchors=self.run.anchors,
+            default=self.default,
+            objective=self.objective,
+            metric=self.metric,
+        )
+
+    def walltime_s(self) -> float | None:
+        """Seconds from now until the run should have ended, None where nobody set an end."""
+        if self.run.walltime != "auto":
+            return self.run.walltime
+        if end := os.environ.get("SLURM_JOB_END_TIME"):
+            return max(float(end) - time.time() - 60.0, 1.0)
+        if total := os.environ.get("OAR_JOB_WALLTIME_SECONDS"):
+            return max(float(total) - 120.0, 1.0)  # counted from the job's start, shortly before ours
+        return None
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check the configuration at `path`, with `overrides` "dotted.key=value" on top.
+
+    Raises ConfigError with every mistake found.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors begin with a mark
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"is not UTF-8 text: {error.reason} at byte {error.start}"]) from None
+    except (ValueError, RecursionError) as error:  # TOML's own, a number of 5000 digits, 5000 brackets
+        raise ConfigError(str(path), [f"is not TOML: {error}"]) from None
+    for override in overrides:
+        _override(raw, override)
+    return _Checker(path, raw).config()
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {override}", ["expected key=value, for example run.budget=20"])
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        value = text  # a bare word: the quotes that TOML wants would have to survive the shell
+    table = raw
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}", [f"{parent} is a value, not a table"])
+    table[last] = value
+
+
+class _Checker:
+    """Gathers the mistakes of one configuration, and makes a Config where there is none."""
+
+    def __init__(self, source: Path, raw: dict[str, Any]) -> None:
+        self.source = source
+        self.raw = raw
+        self.mistakes = Mistakes(has_test_table="test" in raw)
+        self.absences: list[str] = []
+
+    def config(self) -> Config:
+        self.mistakes.refuse_secrets("", self.raw)
+        file = self.mistakes.validate(File, self.raw, ())
+        space = self._space(self.raw.get("space"))
+        optimizer_settings = self._optimizer(self.raw.get("optimizer"), space)
+        kind, metric, direction, settings = self._objective(self.raw.get("objective"), space)
+        default, projected = self._default(self.raw.get("default"), space)
+        if file is not None:
+            if "default" in file.run.anchors and file.default is None:
+                self.mistakes.say("run.anchors", 'asks for "default", but there is no [default] table')
+            if kind != "lora" and "base" in file.run.anchors:
+                self.mistakes.say(
+                    "run.anchors", f'"base" is the untuned model; the objective {kind!r} has none'
+                )
+            if kind == "python" and not file.trust.code:
+                self.mistakes.say(
+                    "objective.kind",
+                    '"python" runs code of yours: allow it with --trust-code, or code = true under [trust]',
+                )
+        if self.mistakes.lines or file is None or space is None:
+            raise ConfigError(str(self.source), self.mistakes.lines)
+        return Config(
+            source=self.source,
+            space=space,
+            default=default,
+            projected=projected,
+            run=file.run,
+            optimizer=file.optimizer.name,
+            optimizer_settings=optimizer_settings,
+            objective={"kind": kind, **settings},
+            metric=metric,
+            direction=direction,
+            tests=TestPlan(file.test.when if file.test.metrics else "never", file.test.finalists),
+            limits=Limits(file.failure.timeout, file.failure.stall_timeout, file.workers.reuse_process),
+            policy=FailurePolicy(
+                failed_retries=file.failure.failed.retry,
+                killed_retries=file.failure.killed.retry,
+                then=file.failure.failed.then,
+                abort_rate=file.failure.abort_above.rate,
+                abort_after=file.failure.abort_above.after,
+            ),
+            text=self._resolved(file, space, optimizer_settings),
+            absences=self.absences,
+        )
+
+    # --- the tables
+
+    def _space(self, table: Any) -> Space | None:
+        if not isinstance(table, dict):
+            return None  # said by the shape's own check
+        parameters: list[Parameter] = []
+        for name, entry in table.items():
+            parameter = self._parameter(name, entry)
+            if parameter is not None:
+                parameters.append(parameter)
+        if not table:
+            self.mistakes.say(
+                "space", 'has no parameter; add one, such as x = { type = "float", low = 0, high = 1 }'
+            )
+        return Space(*parameters) if len(parameters) == len(table) and parameters else None
+
+    def _parameter(self, name: str, entry: Any) -> Parameter | None:
+        key = f"space.{name}"
+        if not isinstance(entry, dict):
+            self.mistakes.say(
+                key, f'expected a table such as {{ type = "float", low = 0, high = 1 }}, got {entry!r}'
+            )
+            return None
+        fields = dict(entry)
+        kind = fields.pop("type", None)
+        if not isinstance(kind, str) or kind not in PARAMETER_TYPES:
+            self.mistakes.say(f"{key}.type", one_of(PARAMETER_TYPES, kind))
+            return None
+        cls = PARAMETER_TYPES[kind]
+        known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "edges")]
+        before = len(self.mistakes.lines)
+        for field in fields:
+            if field not in known:
+                self.mistakes.unknown(f"{key}.{field}", field, known)
+        for field in known:
+            if field not in fields and field != "log":
+                self.mistakes.say(f"{key}.{field}", f"is missing; a parameter of type {kind!r} needs it")
+        for field, value in fields.items():
+            expected = self._wrong_type(kind, field, value)
+            if expected:
+                self.mistakes.say(f"{key}.{field}", f"expected {expected}, got {value!r}")
+        if len(self.mistakes.lines) > before:
+            return None
+        try:
+            if kind == "float":
+                fields = {k: float(v) if k != "log" else v for k, v in fields.items()}
+            return cls(name=name, **fields)
+        except (ValueError, OverflowError) as error:
+            self.mistakes.say(key, str(error).removeprefix(f"{name}: "))
+            return None
+
+    @staticmethod
+    def _wrong_type(kind: str, field: str, value: Any) -> str | None:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if field in ("low", "high") and kind == "float":
+            return None if number else "a number"
+        if field in ("low", "high"):
+            return None if number and isinstance(value, int) else "a whole number"
+        if field == "log":
+            return None if isinstance(value, bool) else "true or false"
+        if field == "values":
+            return None if isinstance(value, list) else "a list of values"
+        return None
+
+    def _optimizer(self, table: Any, space: Space | None) -> dict[str, Any]:
+        if not isinstance(table, dict) or not isinstance(table.get("name"), str):
+            return {}
+        name, settings = table["name"], table.get("settings", {})
+        try:
+            cls = optimizers.find(name)
+        except ValueError as error:
+            self.mistakes.say("optimizer.name", str(error))
+            return {}
+        reason = None if space is None else cls.supports(space)
+        if reason:
+            self.mistakes.say("optimizer.name", f"{name!r} cannot search this space: {reason}")
+        if not isinstance(settings, dict):
+            return {}
+        checked = self.mistakes.validate_settings(cls.Settings, settings, ("optimizer", "settings"))
+        if checked is None:
+            return {}
+        if space is not None and not reason:
+            self._try_out(cls, space, checked)
+        return _plain(checked)
+
+    def _try_out(self, cls: type[Optimizer], space: Space, settings: Any) -> None:
+        """Some mistakes show only where settings, space and budget meet, such as a grid too large."""
+        run = self.raw.get("run")
+        budget, anchors = (run.get("budget"), run.get("anchors", [])) if isinstance(run, dict) else (None, [])
+        try:
+            optimizer = cls(space, 0, settings)
+            if isinstance(budget, int) and isinstance(anchors, list) and budget > 0:
+                optimizer.apply(Budget(budget, max(budget - len(anchors), 0)))
+        except ValueError as error:
+            self.mistakes.say_of("optimizer.settings", cls.Settings, str(error))
+
+    def _objective(
+        self, table: Any, space: Space | None
+    ) -> tuple[str, str, Literal["minimize", "maximize"], dict[str, Any]]:
+        nothing: dict[str, Any] = {}
+        if not isinstance(table, dict):
+            return "", "", "minimize", nothing
+        settings = dict(table)
+        kind = settings.pop("kind", None)
+        if not isinstance(kind, str) or kind not in objectives.OBJECTIVES:
+            self.mistakes.say("objective.kind", one_of(objectives.OBJECTIVES, kind))
+            return "", "", "minimize", nothing
+        cls = objectives.settings_type(kind)
+        takes_metric = any(f.name == "metric" for f in dataclasses.fields(cls))
+        metric = (
+            str(settings.get("metric", "value")) if takes_metric else str(settings.pop("metric", "value"))
+        )
+        direction = settings.pop("direction", "maximize" if kind == "lora" else "minimize")
+        if direction not in ("minimize", "maximize"):
+            self.mistakes.say("objective.direction", f'expected "minimize" or "maximize", got {direction!r}')
+        test = self.raw.get("test")
+        metrics = test.get("metrics", []) if isinstance(test, dict) else []
+        if settings.pop("test_metrics", None) is not None:
+            self.mistakes.lines.append("objective.test_metrics: belongs under [test], as metrics")
+        if metrics and kind == "lora":
+            settings["test_metrics"] = metrics
+        elif metrics:
+            self.mistakes.say(
+                "test.metrics", f"the objective {kind!r} has no test metrics; leave the table out"
+            )
+        checked = self.mistakes.validate_settings(cls, settings, ("objective",))
+        if checked is not None and space is not None:
+            for mistake in checked.mistakes(space):
+                name, colon, rest = mistake.partition(": ")
+                of_one = bool(colon) and name in space.names
+                self.mistakes.say(f"space.{name}" if of_one else "space", rest if of_one else mistake)
+        self.absences = [] if checked is None else checked.absences()
+        return kind, metric, direction, nothing if checked is None else _plain(checked)
+
+    def _default(self, table: Any, space: Space | None) -> tuple[dict[str, Value] | None, dict[str, Value]]:
+        if not isinstance(table, dict) or space is None:
+            return None, {}
+        values: dict[str, Value] = {}
+        for name in table:
+            if name not in space.names:
+                self.mistakes.unknown(f"default.{name}", name, space.names)
+        for parameter in space.parameters:
+            if parameter.name not in table:
+                self.mistakes.say(
+                    f"default.{parameter.name}", "is missing: every parameter of the space needs a default"
+                )
+                continue
+            try:
+                values[parameter.name] = parameter.project(table[parameter.name])
+            except ValueError as error:
+                self.mistakes.say(f"default.{parameter.name}", str(error).removeprefix(f"{parameter.name}: "))
+        return values, {n: table[n] for n, v in values.items() if table[n] != v}
+
+    def _resolved(self, file: File, space: Space, optimizer_settings: Mapping[str, Any]) -> str:
+        def dump(table: BaseModel) -> dict[str, Any]:
+            return table.model_dump(exclude_none=True, mode="json", by_alias=True)
+
+        document = dump(file)
+        document["space"] = {name: _without_none(entry) for name, entry in space.as_dict().items()}
+        document["optimizer"]["settings"] = _without_none(optimizer_settings)
+        return tomli_w.dumps(document)
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """A dataclass as JSON has it: tuples become lists, so that it compares equal after a round trip."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return plain
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: what is not set is left out."""
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in table.items()
+        if value is not None
+    }
+
+
+def parameter_lines(space: Space) -> Iterator[str]:
+    """The space for people: one line a parameter."""
+    for parameter in space.parameters:
+        entry = parameter.as_dict()
+        if "values" in entry:
+            yield f"{parameter.name}: {entry['type']}, one of {entry['values']}"
+        else:
+            scale = ", log scale" if entry["log"] else ""
+            yield f"{parameter.name}: {entry['type']} in [{entry['low']}, {entry['high']}]{scale}"

@@ -1,0 +1,140 @@
+"""The shape of a configuration file: its tables, their keys and ranges.
+
+Space, default and objective are only found here to be tables; `read` looks into them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from fractopt.space import Value
+
+SCHEMA = 1
+LONGEST_S = 1e9  # thirty years
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: object) -> float:
+    """A duration: a number of seconds, or text such as "90s", "15m", "4h", "1.5d"."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value)):
+        value = float(match[1]) * _UNITS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_S:
+        return float(value)
+    raise ValueError('expected a duration such as "90s", "15m" or "4h", or a number of seconds')
+
+
+Duration = Annotated[float, BeforeValidator(seconds)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Table(BaseModel):
+    """A table of the file: strict about types, and without any key it does not know."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class RunTable(Table):
+    """[run]. `budget` counts evaluations, the anchors among them."""
+
+    budget: Annotated[int, Field(ge=1)]
+    seed: Count = 0
+    anchors: tuple[Literal["base", "default"], ...] = ()
+    replicates: Annotated[int, Field(ge=0)] = 0
+    walltime: Duration | Literal["auto"] | None = None
+
+    @field_validator("anchors")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("expected each anchor once")
+        return value
+
+    @field_validator("replicates")
+    @classmethod
+    def _no_replicates(cls, value: int) -> int:
+        if value:
+            raise ValueError("this version runs no replicates; leave it out, or set it to 0")
+        return value
+
+
+class OptimizerTable(Table):
+    name: str
+    settings: dict[str, Any] = {}
+
+
+class TestTable(Table):
+    """[test]: metrics the optimizer never sees."""
+
+    __test__ = False
+
+    metrics: tuple[str, ...] = ()
+    when: Literal["never", "finalists", "all"] = "finalists"
+    finalists: Annotated[int, Field(ge=1)] = 3
+
+
+class FailedTable(Table):
+    retry: Count = 1
+    then: Literal["drop", "abort"] = "drop"
+
+
+class KilledTable(Table):
+    retry: Count = 2
+
+
+class AbortTable(Table):
+    rate: Share = 0.5
+    after: Annotated[int, Field(ge=1)] = 10
+
+
+class FailureTable(Table):
+    timeout: Duration | None = None
+    stall_timeout: Duration | None = None
+    oom: Literal["halve-micro-batch"] = "halve-micro-batch"
+    failed: FailedTable = FailedTable()
+    killed: KilledTable = KilledTable()
+    abort_above: AbortTable = AbortTable()
+
+
+class WorkersTable(Table):
+    gpus_per_worker: int = 1
+    cpus: Literal["share"] = "share"
+    reuse_process: bool = True
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _one_gpu(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError("this version gives each worker one GPU; leave it out, or set it to 1")
+        return value
+
+
+class TrustTable(Table):
+    """[trust]: `code = true` allows the objective to import and run Python code of your own."""
+
+    code: bool = False
+
+
+class File(Table):
+    """The whole file, as far as its shape goes; space, default and objective are looked at by hand."""
+
+    schema_: Annotated[int, Field(alias="schema")] = SCHEMA
+    run: RunTable
+    optimizer: OptimizerTable
+    space: dict[str, Any]
+    objective: dict[str, Any]
+    default: dict[str, Value] | None = None
+    test: TestTable = TestTable()
+    failure: FailureTable = FailureTable()
+    workers: WorkersTable = WorkersTable()
+    trust: TrustTable = TrustTable()
+
+    @field_validator("schema_")
+    @classmethod
+    def _known_schema(cls, value: int) -> int:
+        if value != SCHEMA:
+            raise ValueError(f"this version reads schema {SCHEMA}")
+        return value
