@@ -1,6 +1,7 @@
 """A few instants of `kill_and_resume.py`; run that script for as many as you like."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,9 +10,23 @@ from kill_and_resume import CONFIG, one_instant
 
 from fractopt.config.read import read_config
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def told_to_mpirun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a shell in which jobs/env.sh was sourced."""
+    script = ["sh", "-c", f". '{ROOT}/jobs/env.sh'; env -0"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    for entry in done.stdout.split("\0"):
+        name, equals, value = entry.partition("=")
+        if equals:
+            monkeypatch.setenv(name, value)
+
 
 @pytest.mark.mpi
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
+@pytest.mark.usefixtures("told_to_mpirun")
 @pytest.mark.parametrize("delay_s", [2.3, 3.1])
 def test_nothing_is_lost_when_mpirun_is_killed(tmp_path: Path, delay_s: float) -> None:
     config = tmp_path / "run.toml"
