@@ -172,7 +172,7 @@ class Asked:
         return {
             "ids": self.ids.tolist(),
             "kind": self.kind.value,
-            "unit": [[number_to_json(u) for u in row] for row in self.unit.tolist()],
+            "unit": _numbers_to_json(self.unit),
             "node": self.node.tolist(),
             "slot": self.slot.tolist(),
             "of": self.of.tolist(),
@@ -195,26 +195,26 @@ class Told:
     """Trials `ids` (n,) ended with `outcomes`; `loss` (n,) is what an optimizer minimises.
 
     The loss is the value, negated when the run maximises, and +inf for an outcome without value.
+    The fast path of cheap functions, which minimises plain numbers, leaves `outcomes` empty.
     """
 
     ids: IntArray
     loss: FloatArray
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...] = ()
     type: ClassVar[str] = "told"
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "ids": self.ids.tolist(),
-            "loss": [number_to_json(x) for x in self.loss.tolist()],
-            "outcomes": [outcome.to_json() for outcome in self.outcomes],
-        }
+        record: dict[str, Any] = {"ids": self.ids.tolist(), "loss": _numbers_to_json(self.loss)}
+        if self.outcomes:
+            record["outcomes"] = [outcome.to_json() for outcome in self.outcomes]
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Told:
         return cls(
             ids=_ints(record["ids"]),
             loss=_floats(record["loss"]),
-            outcomes=tuple(Outcome.from_json(o) for o in record["outcomes"]),
+            outcomes=tuple(Outcome.from_json(o) for o in record.get("outcomes", ())),
         )
 
 
@@ -232,10 +232,12 @@ class Observed:
 
 @dataclass(frozen=True, eq=False)
 class Expanded:
-    """A tree split the leaves `node` (n,) along `axis` (n,).
+    """A tree split the leaves `node` (n,) along `axis` (n,), one after the other.
 
     `sweep` and `depth` say where in the search over depths this happened, `bound` the value that
     later expansions of the same sweep must not exceed: the state from which the search goes on.
+    A node that stands several times in a row is divided along several axes, in that order; the
+    axis -1 means all of them at once.
     """
 
     node: IntArray
@@ -266,6 +268,38 @@ class Expanded:
 
 
 @dataclass(frozen=True, eq=False)
+class Selected:
+    """The leaves `node` (n,) were chosen, in iteration `sweep`: points around them are asked for next."""
+
+    node: IntArray
+    sweep: int
+    type: ClassVar[str] = "selected"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"node": self.node.tolist(), "sweep": self.sweep}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Selected:
+        return cls(_ints(record["node"]), int(record["sweep"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The regions `node` (n,) got the scores `value` (n,), by which they are chosen from now on."""
+
+    node: IntArray
+    value: FloatArray
+    type: ClassVar[str] = "scored"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"node": self.node.tolist(), "value": _numbers_to_json(self.value)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Scored:
+        return cls(_ints(record["node"]), _floats(record["value"]))
+
+
+@dataclass(frozen=True, eq=False)
 class Stopped:
     """The search is over before its budget: nothing is left to propose."""
 
@@ -280,9 +314,11 @@ class Stopped:
         return cls(str(record["reason"]))
 
 
-Recorded: TypeAlias = Budget | Asked | Told | Expanded | Stopped
+Recorded: TypeAlias = Budget | Asked | Told | Expanded | Selected | Scored | Stopped
 Event: TypeAlias = Recorded | Observed
-_RECORDED: dict[str, type[Recorded]] = {cls.type: cls for cls in (Budget, Asked, Told, Expanded, Stopped)}
+_RECORDED: dict[str, type[Recorded]] = {
+    cls.type: cls for cls in (Budget, Asked, Told, Expanded, Selected, Scored, Stopped)
+}
 
 
 def event_to_json(event: Recorded) -> dict[str, Any]:
@@ -305,6 +341,14 @@ def encodable(text: str) -> str:
 def number_to_json(number: float) -> float | str:
     """A float as JSON has it; JSON knows no infinities and no NaN, so these become text."""
     return number if math.isfinite(number) else repr(number)
+
+
+def _numbers_to_json(numbers: FloatArray) -> Any:
+    if np.isfinite(numbers).all():
+        return numbers.tolist()
+    if numbers.ndim > 1:
+        return [_numbers_to_json(row) for row in numbers]
+    return [number_to_json(x) for x in numbers.tolist()]
 
 
 def _ints(numbers: Any) -> IntArray:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,15 +25,17 @@ class Function:
 
     `bounds` has one (low, high) an axis, or a single one for all. `dimension` is None where d is
     free. `minimum` is the least value in the bounds and `minimisers` (m, d) where it is taken;
-    where d is free they are given for one axis, `minimum` as a multiple of d.
+    where d is free they are given for one axis, `minimum` as a multiple of d. The formula of a
+    `vectorised` one takes points x (..., d) and gives values (...).
     """
 
     name: str
-    formula: Callable[[FloatArray], float]
+    formula: Callable[[FloatArray], Any]
     bounds: tuple[tuple[float, float], ...]
     dimension: int | None
     minimum: float
     minimisers: tuple[tuple[float, ...], ...]
+    vectorised: bool = False
 
     def __call__(self, x: FloatArray) -> float:
         return float(self.formula(x))
@@ -51,10 +54,10 @@ class Function:
         free = self.dimension is None
         low, high = np.array(self.bounds * (d if free else 1), dtype=np.float64).T
         minimisers = np.array([m * d if free else m for m in self.minimisers])
-        shift = np.zeros(d) if shift_seed is None else _shift(low, high, minimisers[0], shift_seed)
-        minimisers = minimisers + shift
-        inside = ((low <= minimisers) & (minimisers <= high)).all(axis=1)
-        return Problem(self, low, high, shift, self.minimum * (d if free else 1), minimisers[inside])
+        problem = Problem(self, low, high, np.zeros(d), self.minimum * (d if free else 1), minimisers)
+        return (
+            problem if shift_seed is None else problem.shifted(_shift(low, high, minimisers[0], shift_seed))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +81,20 @@ class Problem:
         bounds = zip(self.low.tolist(), self.high.tolist(), strict=True)
         return Space(*(Float(f"x{i}", low, high) for i, (low, high) in enumerate(bounds, start=1)))
 
+    def shifted(self, shift: FloatArray) -> Problem:
+        """The problem with its minimisers moved by `shift` (d,); those that leave the box are none."""
+        moved = self.minimisers + shift
+        inside = ((self.low <= moved) & (moved <= self.high)).all(axis=1)
+        return replace(self, shift=self.shift + shift, minimisers=moved[inside])
+
     def __call__(self, x: FloatArray) -> float:
         return self.function(x - self.shift)
+
+    def values(self, x: FloatArray) -> FloatArray:
+        """Points x (n, d) -> (n,)"""
+        if self.function.vectorised:
+            return np.asarray(self.function.formula(x - self.shift), np.float64)
+        return np.array([self(point) for point in x])
 
 
 def find(name: str) -> Function:
@@ -127,6 +142,16 @@ def _camel(x: FloatArray) -> float:
     a, b = x
     return float((4 - 2.1 * a**2 + a**4 / 3) * a**2 + a * b + (-4 + 4 * b**2) * b**2)
 
+
+def _shubert(x: FloatArray) -> float:
+    # Shubert (1972), SIAM J. Numer. Anal. 9; the product over two axes as in Jones et al. (1993)
+    j = np.arange(1, 6)
+    return float((j * np.cos(np.outer(x, j + 1) + j)).sum(axis=1).prod())
+
+
+# Where one factor is least, and where it is greatest.
+_SHUBERT_LOW = (-7.708313735499347, -1.425128428319761, 4.858056878859825)
+_SHUBERT_HIGH = (-7.0835064076515595, -0.8003211004719731, 5.482864206707614)
 
 _HARTMANN_C = np.array([1.0, 1.2, 3.0, 3.2])
 _HARTMANN3_A = np.array([[3, 10, 30], [0.1, 10, 35], [3, 10, 30], [0.1, 10, 35]])
@@ -178,49 +203,70 @@ def _shekel(m: int) -> Callable[[FloatArray], float]:
     return lambda x: float(-(1.0 / (((x - _SHEKEL_A[:m]) ** 2).sum(axis=1) + _SHEKEL_C[:m])).sum())
 
 
-def _sphere(x: FloatArray) -> float:
-    return float((x**2).sum())
+# From here on: x (..., d) -> (...).
 
 
-def _rosenbrock(x: FloatArray) -> float:
+def _sphere(x: FloatArray) -> Any:
+    return (x**2).sum(axis=-1)
+
+
+def _rosenbrock(x: FloatArray) -> Any:
     # Rosenbrock (1960), Computer Journal 3; in d dimensions as in [JY]
-    return float((100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum())
+    head, tail = x[..., :-1], x[..., 1:]
+    return (100 * (tail - head**2) ** 2 + (1 - head) ** 2).sum(axis=-1)
 
 
-def _rastrigin(x: FloatArray) -> float:
+def _rosenbrock_at_0(x: FloatArray) -> Any:
+    # as in SOCO 2011: the minimiser is the shift itself
+    return _rosenbrock(x + 1)
+
+
+def _rastrigin(x: FloatArray) -> Any:
     # Rastrigin (1974); in d dimensions Mühlenbein et al. (1991), Parallel Computing 17
-    return float((x**2 - 10 * np.cos(2 * math.pi * x) + 10).sum())
+    return (x**2 - 10 * np.cos(2 * math.pi * x) + 10).sum(axis=-1)
 
 
-def _ackley(x: FloatArray) -> float:
+def _ackley(x: FloatArray) -> Any:
     # Ackley (1987), A Connectionist Machine for Genetic Hillclimbing
-    spread = math.exp(-0.2 * math.sqrt(float((x**2).mean())))
-    waves = math.exp(float(np.cos(2 * math.pi * x).mean()))
+    spread = np.exp(-0.2 * np.sqrt((x**2).mean(axis=-1)))
+    waves = np.exp(np.cos(2 * math.pi * x).mean(axis=-1))
     return 20 * (1 - spread) + math.e - waves
 
 
-def _levy(x: FloatArray) -> float:
+def _levy(x: FloatArray) -> Any:
     # Levy and Montalvo (1985), SIAM J. Sci. Stat. Comput. 6, as in Laguna and Martí (2005)
     w = 1 + (x - 1) / 4
-    inner = (w[:-1] - 1) ** 2 * (1 + 10 * np.sin(math.pi * w[:-1] + 1) ** 2)
-    last = (w[-1] - 1) ** 2 * (1 + np.sin(2 * math.pi * w[-1]) ** 2)
-    return float(np.sin(math.pi * w[0]) ** 2 + inner.sum() + last)
+    head, last = w[..., :-1], w[..., -1]
+    inner = (head - 1) ** 2 * (1 + 10 * np.sin(math.pi * head + 1) ** 2)
+    end = (last - 1) ** 2 * (1 + np.sin(2 * math.pi * last) ** 2)
+    return np.sin(math.pi * w[..., 0]) ** 2 + inner.sum(axis=-1) + end
 
 
-def _styblinski_tang(x: FloatArray) -> float:
+def _styblinski_tang(x: FloatArray) -> Any:
     # Styblinski and Tang (1990), Neural Networks 3
-    return float(0.5 * (x**4 - 16 * x**2 + 5 * x).sum())
+    return 0.5 * (x**4 - 16 * x**2 + 5 * x).sum(axis=-1)
 
 
-def _griewank(x: FloatArray) -> float:
+def _griewank(x: FloatArray) -> Any:
     # Griewank (1981), J. Optimization Theory and Applications 34
-    i = np.arange(1, len(x) + 1)
-    return float((x**2).sum() / 4000 - np.cos(x / np.sqrt(i)).prod() + 1)
+    i = np.arange(1, x.shape[-1] + 1)
+    return (x**2).sum(axis=-1) / 4000 - np.cos(x / np.sqrt(i)).prod(axis=-1) + 1
 
 
-def _schwefel_2_21(x: FloatArray) -> float:
+def _schwefel_2_21(x: FloatArray) -> Any:
     # Schwefel (1981), problem 2.21
-    return float(np.abs(x).max())
+    return np.abs(x).max(axis=-1)
+
+
+def _free(
+    name: str,
+    formula: Callable[[FloatArray], Any],
+    bound: float | tuple[float, float],
+    minimiser: float = 0.0,
+    minimum: float = 0.0,
+) -> Function:
+    bounds = (-bound, bound) if isinstance(bound, float | int) else bound
+    return Function(name, formula, (bounds,), None, minimum, ((minimiser,),), vectorised=True)
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -258,6 +304,14 @@ FUNCTIONS: dict[str, Function] = {
                 (0.089842013100318062, -0.71265640302073963),
                 (-0.089842013100318062, 0.71265640302073963),
             ),
+        ),
+        Function(
+            "shubert",
+            _shubert,
+            ((-10, 10), (-10, 10)),
+            2,
+            -186.73090883102384,
+            tuple(pair for a in _SHUBERT_LOW for b in _SHUBERT_HIGH for pair in ((a, b), (b, a))),
         ),
         Function(
             "hartmann3",
@@ -308,20 +362,25 @@ FUNCTIONS: dict[str, Function] = {
             -10.5364098166920431,
             ((4.0007465315920467, 4.000592934138532, 3.9996633980403223, 3.9995098005868076),),
         ),
-        Function("sphere", _sphere, ((-5.12, 5.12),), None, 0.0, ((0.0,),)),
-        Function("rosenbrock", _rosenbrock, ((-5, 10),), None, 0.0, ((1.0,),)),
-        Function("rastrigin", _rastrigin, ((-5.12, 5.12),), None, 0.0, ((0.0,),)),
-        Function("ackley", _ackley, ((-32.768, 32.768),), None, 0.0, ((0.0,),)),
-        Function("levy", _levy, ((-10, 10),), None, 0.0, ((1.0,),)),
-        Function(
-            "styblinski_tang",
-            _styblinski_tang,
-            ((-5, 5),),
-            None,
-            -39.1661657037714155,
-            ((-2.9035340277711771,),),
-        ),
-        Function("griewank", _griewank, ((-600, 600),), None, 0.0, ((0.0,),)),
-        Function("schwefel_2_21", _schwefel_2_21, ((-100, 100),), None, 0.0, ((0.0,),)),
+        _free("sphere", _sphere, 5.12),
+        _free("rosenbrock", _rosenbrock, (-5, 10), 1.0),
+        _free("rastrigin", _rastrigin, 5.12),
+        _free("ackley", _ackley, 32.768),
+        _free("levy", _levy, 10, 1.0),
+        _free("styblinski_tang", _styblinski_tang, 5, -2.9035340277711771, -39.1661657037714155),
+        _free("griewank", _griewank, 600),
+        _free("schwefel_2_21", _schwefel_2_21, 100),
+        # Functions 1 to 6 of the SOCO 2011 set, to be shifted: Herrera, Lozano, Molina (2010), "Test suite
+        # for the special issue of Soft Computing on scalability of evolutionary algorithms".
+        _free("soco_1", _sphere, 100),
+        _free("soco_2", _schwefel_2_21, 100),
+        _free("soco_3", _rosenbrock_at_0, 100),
+        _free("soco_4", _rastrigin, 5),
+        _free("soco_5", _griewank, 600),
+        _free("soco_6", _ackley, 32),
     )
 }
+
+# The test set of Dixon and Szegö (1978), and what Jones et al. (1993) added to it.
+DIXON_SZEGO = ("shekel5", "shekel7", "shekel10", "hartmann3", "hartmann6", "branin", "goldstein_price")
+JONES = (*DIXON_SZEGO, "camel", "shubert")

@@ -19,9 +19,13 @@ GROUP = "fractopt.optimizers"
 
 # Imported when asked for: scipy.stats alone takes half a second.
 OPTIMIZERS: dict[str, str] = {
+    "direct": "fractopt.optimizer.direct:Direct",
+    "direct-l": "fractopt.optimizer.direct:DirectL",
+    "fda": "fractopt.optimizer.fda:FDA",
     "grid": "fractopt.optimizer.grid:Grid",
     "lhs": "fractopt.optimizer.lhs:LatinHypercube",
     "random": "fractopt.optimizer.uniform:Uniform",
+    "sequool": "fractopt.optimizer.sequool:SequOOL",
     "sobol": "fractopt.optimizer.sobol:Sobol",
     "soo": "fractopt.optimizer.soo:SOO",
 }

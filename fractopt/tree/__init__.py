@@ -1,13 +1,24 @@
 """The typed face of the C++ core.
 
-`BoxTree` holds the partition of the unit cube that SOO and its relatives grow; its methods are
-documented in `_native.pyi`.
+`BoxTree` holds the partition of the unit cube that SOO and its relatives grow. The searches of the
+partition family (`SooSearch` and so on) are the optimizer contract in C++: `decide`, `apply`, and the
+loop of the fast path, `run`. The algorithms are told in `fractopt.optimizer`, the methods in
+`_native.pyi`.
 """
 
 from __future__ import annotations
 
 try:
-    from fractopt.tree._native import BoxTree
+    from fractopt.tree._native import (
+        BoxTree,
+        DirectSearch,
+        FdaSearch,
+        Search,
+        SectionSearch,
+        SequoolSearch,
+        SooSearch,
+        sequool_depth,
+    )
 except ModuleNotFoundError as error:
     if error.name != "fractopt.tree._native":
         raise
@@ -19,4 +30,13 @@ except ModuleNotFoundError as error:
         "folder, or set PYTHONSAFEPATH=1."
     ) from error
 
-__all__ = ["BoxTree"]
+__all__ = [
+    "BoxTree",
+    "DirectSearch",
+    "FdaSearch",
+    "Search",
+    "SectionSearch",
+    "SequoolSearch",
+    "SooSearch",
+    "sequool_depth",
+]

@@ -1,6 +1,7 @@
 """The C++ core (native/bind.cpp). d = dimension, m = number of nodes asked about."""
 
-from typing import final
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, final
 
 from fractopt.space import BoolArray, FloatArray, IntArray
 
@@ -48,7 +49,7 @@ class BoxTree:
         """Raises ValueError where no value was set."""
 
     def is_splittable(self, node: int, axis: int) -> bool:
-        """Whether the children along `axis` are still exact in double precision: 2 K^(e+1) < 2^53."""
+        """Whether the centres of children along `axis` are still different doubles: K^(e+1) < 2^53."""
 
     def longest_axis(self, node: int, allowed: BoolArray) -> int:
         """The longest side among the splittable axes with `allowed` (d,), -1 if there is none.
@@ -97,3 +98,124 @@ class BoxTree:
 
     def close(self, node: int) -> None:
         """Takes a leaf out of the selection for good, now or when its value comes."""
+
+Edges: TypeAlias = Sequence[Sequence[float]]
+"""One entry an axis: empty for a continuous one, else the rising edges of its cells."""
+
+class Search:
+    """A search of the partition family: the optimizer contract on arrays. One item is n = 1."""
+
+    @property
+    def dimension(self) -> int: ...
+    def set_budget(self, evaluations: int) -> None:
+        """The number of evaluations the search has, or a later change of it."""
+
+    def decide(self, n: int) -> tuple[Any, ...] | None:
+        """The next event, up to `n` points: its type's name, then its fields in order; changes nothing.
+
+        ("asked", unit, node, slot), ("expanded", node, axis, sweep, depth, bound),
+        ("selected", node, sweep), ("scored", node, value), or None.
+        """
+
+    def apply_asked(self, ids: IntArray, unit: FloatArray, node: IntArray, slot: IntArray) -> None:
+        """Raises ValueError, naming the trial, where a point is not bit for bit what this search asks for."""
+
+    def apply_told(self, ids: IntArray, loss: FloatArray) -> None: ...
+    def apply_expanded(
+        self, node: IntArray, axis: IntArray, sweep: int, depth: int, bound: float
+    ) -> None: ...
+    def apply_selected(self, node: IntArray, sweep: int) -> None: ...
+    def apply_scored(self, node: IntArray, value: FloatArray) -> None: ...
+    def run(
+        self,
+        function: Callable[[FloatArray], Any],
+        budget: int,
+        most: int,
+        first_id: int,
+        low: Sequence[float],
+        high: Sequence[float],
+        log: Sequence[bool],
+    ) -> tuple[int, float, FloatArray | None, bool]:
+        """decide, evaluate, apply, `budget` evaluations long, at most `most` points at once.
+
+        `function` takes native points (m, d) and returns m values; NaN counts as +inf. Returns the number
+        of evaluations, the least value, its unit point, and whether nothing was left to propose.
+        """
+
+class SectionSearch(Search):
+    """SOO and SequOOL: a `BoxTree` whose leaves are evaluated at their centres."""
+
+    @property
+    def tree(self) -> BoxTree: ...
+    @property
+    def expansions(self) -> int: ...
+
+@final
+class SooSearch(SectionSearch):
+    def __init__(self, edges: Edges, children: int, h_max: str) -> None: ...
+
+@final
+class SequoolSearch(SectionSearch):
+    def __init__(self, edges: Edges, children: int, openings: int, waits: bool) -> None: ...
+    @property
+    def round(self) -> int: ...
+    @property
+    def h_max(self) -> int: ...
+
+@final
+class DirectSearch(Search):
+    """Boxes by the number of their point: a box that is divided keeps its centre, and its number."""
+
+    def __init__(self, edges: Edges, local: bool, epsilon: float) -> None: ...
+    def __len__(self) -> int:
+        """Number of boxes and of points that are to become boxes."""
+
+    @property
+    def iteration(self) -> int: ...
+    def centre(self, box: int) -> FloatArray: ...
+    def lower(self, box: int) -> FloatArray: ...
+    def upper(self, box: int) -> FloatArray: ...
+    def exponents(self, box: int) -> IntArray: ...
+    def lowers(self, boxes: IntArray) -> FloatArray: ...
+    def uppers(self, boxes: IntArray) -> FloatArray: ...
+    def leaves(self) -> IntArray:
+        """The boxes, which partition the cube."""
+
+@final
+class FdaSearch(Search):
+    """Regions by number: the root is 0, children rise in order of creation."""
+
+    def __init__(
+        self,
+        edges: Edges,
+        *,
+        geometry: str,
+        tree_search: str,
+        exploration: str,
+        exploitation: str,
+        scoring: str,
+        inflation: float,
+        radius: float,
+        depth: int,
+        least_step: float,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def depth(self) -> int:
+        """k, the level of exploitation."""
+
+    @property
+    def local_searches(self) -> int:
+        """Number of local searches begun."""
+
+    def before_exploitation(self, depth: int) -> int:
+        """Evaluations before the first local search, for k = depth."""
+
+    def parent(self, region: int) -> int: ...
+    def level(self, region: int) -> int: ...
+    def radius(self, level: int) -> float: ...
+    def score(self, region: int) -> float: ...
+    def centre(self, region: int) -> FloatArray: ...
+
+def sequool_depth(openings: int) -> int:
+    """h_max = floor(n / H_n) for n openings."""

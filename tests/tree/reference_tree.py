@@ -40,7 +40,7 @@ class ReferenceTree:
         return [(i + 1) / self.base**e for i, e in zip(box.index, box.exponent, strict=True)]
 
     def is_splittable(self, node: int, axis: int) -> bool:
-        return 2 * self.base ** (self.boxes[node].exponent[axis] + 1) < EXACT
+        return self.base ** (self.boxes[node].exponent[axis] + 1) < EXACT
 
     def longest_axis(self, node: int, allowed: list[bool]) -> int:
         axes = [a for a, ok in enumerate(allowed) if ok and self.is_splittable(node, a)]
@@ -63,3 +63,29 @@ class ReferenceTree:
             exponent[axis] += 1
             self.boxes.append(Box(node, parent.depth + 1, slot, index, exponent))
         return parent.first_child
+
+
+class ReferenceDirect(ReferenceTree):
+    """The boxes of DIRECT by the number of their point: the middle third keeps its parent's number."""
+
+    def shrink(self, node: int, axis: int, slot: int) -> None:
+        box = self.boxes[node]
+        box.index[axis] = 3 * box.index[axis] + slot
+        box.exponent[axis] += 1
+
+    def sample(self, node: int, axes: list[int]) -> int:
+        """Points on both sides along each axis, as boxes that are cut along that axis alone."""
+        first, box = len(self.boxes), self.boxes[node]
+        for axis in axes:
+            for slot in (0, 2):
+                self.boxes.append(Box(node, 0, slot, list(box.index), list(box.exponent)))
+                self.shrink(len(self.boxes) - 1, axis, slot)
+        return first
+
+    def divide(self, node: int, pairs: dict[int, int], order: list[int]) -> None:
+        """`pairs`: axis -> the first of its two points, which become boxes in the given order."""
+        for place, axis in enumerate(order):
+            self.shrink(node, axis, 1)
+            for later in order[place + 1 :]:
+                self.shrink(pairs[later], axis, 1)
+                self.shrink(pairs[later] + 1, axis, 1)

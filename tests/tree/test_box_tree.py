@@ -88,10 +88,10 @@ def test_the_middle_child_of_an_odd_split_has_the_parents_centre(base: int) -> N
         middle = tree.split(node, axis) + base // 2
         assert tree.centre(middle).tobytes() == centre.tobytes()
         node = middle + int(rng.integers(-(base // 2), base // 2 + 1))
-    # The walk ends where a further split would leave the integers that doubles hold exactly.
-    assert 2 * base ** (tree.exponents(node).min() + 1) >= 2**53
-    assert (tree.lower(node) < tree.centre(node)).all()
-    assert (tree.centre(node) < tree.upper(node)).all()
+    # The walk ends where the centres of siblings would no longer be different doubles.
+    assert base ** (int(tree.exponents(node).min()) + 1) >= 2**53
+    assert (tree.lower(node) <= tree.centre(node)).all()
+    assert (tree.centre(node) <= tree.upper(node)).all()
 
 
 def test_of_equal_leaves_the_oldest_is_best() -> None:

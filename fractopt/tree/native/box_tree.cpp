@@ -1,6 +1,5 @@
 #include "box_tree.hpp"
 
-#include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <limits>
@@ -11,7 +10,7 @@ namespace fractopt {
 
 namespace {
 
-constexpr std::int64_t exact = std::int64_t{1} << 53;  // integers up to here are doubles
+constexpr std::int64_t most_nodes = std::numeric_limits<std::int32_t>::max();
 
 [[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument(message); }
 
@@ -19,18 +18,16 @@ std::string named(BoxTree::Node node) { return "node " + std::to_string(node); }
 
 }  // namespace
 
-BoxTree::BoxTree(std::int64_t dimension, std::int64_t base) : dimension_(dimension), base_(base) {
-    if (dimension < 1) {
-        refuse("a tree needs a dimension of at least 1, got " + std::to_string(dimension));
-    }
-    if (base < 2 || base > 1024) {
-        refuse("a box is split into 2 to 1024 children, got " + std::to_string(base));
-    }
-    // Every power whose double stays below 2^53, so that 2 i + 1 <= 2 K^e is exact as well.
-    for (std::int64_t power = 1; 2 * power < exact; power *= base) {
-        powers_.push_back(power);
-    }
-    append(-1, 0, 0);
+BoxTree::BoxTree(std::int64_t dimension, std::int64_t base) : store_(dimension, base) {
+    add_node(store_.add_root());
+    open_.emplace_back();
+}
+
+void BoxTree::add_node(std::size_t row) {
+    row_.add(static_cast<std::int32_t>(row));
+    first_child_.add(-1);
+    state_.add(State::pending);
+    value_.add(std::numeric_limits<double>::quiet_NaN());
 }
 
 std::size_t BoxTree::at(Node node) const {
@@ -40,11 +37,18 @@ std::size_t BoxTree::at(Node node) const {
     return static_cast<std::size_t>(node);
 }
 
-std::size_t BoxTree::at(Node node, std::int64_t axis) const {
-    if (axis < 0 || axis >= dimension_) {
-        refuse("axis " + std::to_string(axis) + " is outside 0.." + std::to_string(dimension_ - 1));
+std::size_t BoxTree::checked_axis(std::int64_t axis) const {
+    if (axis < 0 || axis >= dimension()) {
+        refuse("axis " + std::to_string(axis) + " is outside 0.." + std::to_string(dimension() - 1));
     }
-    return at(node) * static_cast<std::size_t>(dimension_) + static_cast<std::size_t>(axis);
+    return static_cast<std::size_t>(axis);
+}
+
+BoxTree::Node BoxTree::heir(Node node) const {
+    while (!is_leaf(node)) {
+        node = first_child(node) + base() / 2;
+    }
+    return node;
 }
 
 bool BoxTree::has_value(Node node) const { return !std::isnan(value_[at(node)]); }
@@ -56,93 +60,140 @@ double BoxTree::value(Node node) const {
     return value_[at(node)];
 }
 
+void BoxTree::box(Node node, std::int64_t* index, std::uint8_t* exponent) const {
+    const auto row = static_cast<std::size_t>(row_[at(node)]);
+    const auto d = static_cast<std::size_t>(dimension());
+    std::copy_n(store_.index(row), d, index);
+    std::copy_n(store_.exponent(row), d, exponent);
+    // Undone in any order: splits along different axes do not meet, those along one are divisions by K.
+    for (; !is_leaf(node); node = first_child(node) + base() / 2) {
+        const auto axis = static_cast<std::size_t>(axis_[block(first_child(node))]);
+        index[axis] /= base();
+        --exponent[axis];
+    }
+}
+
 void BoxTree::centre(Node node, double* out) const {
-    for (std::int64_t axis = 0; axis < dimension_; ++axis) {
-        const std::size_t k = at(node, axis);
-        out[axis] = static_cast<double>(2 * index_[k] + 1) / static_cast<double>(2 * powers_[exponent_[k]]);
+    if (is_leaf(node)) {
+        store_.centre(static_cast<std::size_t>(row_[at(node)]), out);
+        return;
+    }
+    const auto d = static_cast<std::size_t>(dimension());
+    std::vector<std::int64_t> index(d);
+    std::vector<std::uint8_t> exponent(d);
+    box(node, index.data(), exponent.data());
+    for (std::size_t axis = 0; axis < d; ++axis) {
+        out[axis] = store_.centre(index[axis], exponent[axis]);
     }
 }
 
 void BoxTree::lower(Node node, double* out) const {
-    for (std::int64_t axis = 0; axis < dimension_; ++axis) {
-        const std::size_t k = at(node, axis);
-        out[axis] = static_cast<double>(index_[k]) / static_cast<double>(powers_[exponent_[k]]);
+    const auto d = static_cast<std::size_t>(dimension());
+    std::vector<std::int64_t> index(d);
+    std::vector<std::uint8_t> exponent(d);
+    box(node, index.data(), exponent.data());
+    for (std::size_t axis = 0; axis < d; ++axis) {
+        out[axis] = store_.lower(index[axis], exponent[axis]);
     }
 }
 
 void BoxTree::upper(Node node, double* out) const {
-    for (std::int64_t axis = 0; axis < dimension_; ++axis) {
-        const std::size_t k = at(node, axis);
-        out[axis] = static_cast<double>(index_[k] + 1) / static_cast<double>(powers_[exponent_[k]]);
+    const auto d = static_cast<std::size_t>(dimension());
+    std::vector<std::int64_t> index(d);
+    std::vector<std::uint8_t> exponent(d);
+    box(node, index.data(), exponent.data());
+    for (std::size_t axis = 0; axis < d; ++axis) {
+        out[axis] = store_.upper(index[axis], exponent[axis]);
     }
 }
 
 void BoxTree::exponents(Node node, std::int64_t* out) const {
-    for (std::int64_t axis = 0; axis < dimension_; ++axis) {
-        out[axis] = exponent_[at(node, axis)];
-    }
+    const auto d = static_cast<std::size_t>(dimension());
+    std::vector<std::int64_t> index(d);
+    std::vector<std::uint8_t> exponent(d);
+    box(node, index.data(), exponent.data());
+    std::copy(exponent.begin(), exponent.end(), out);
 }
 
 bool BoxTree::is_splittable(Node node, std::int64_t axis) const {
-    return exponent_[at(node, axis)] + std::size_t{1} < powers_.size();
+    const std::size_t k = checked_axis(axis);
+    std::vector<std::int64_t> index(static_cast<std::size_t>(dimension()));
+    std::vector<std::uint8_t> exponent(static_cast<std::size_t>(dimension()));
+    box(node, index.data(), exponent.data());
+    return store_.is_splittable(exponent[k]);
 }
 
 std::int64_t BoxTree::longest_axis(Node node, const bool* allowed) const {
+    std::vector<std::int64_t> exponent(static_cast<std::size_t>(dimension()));
+    exponents(node, exponent.data());
     std::int64_t longest = -1;
-    for (std::int64_t axis = 0; axis < dimension_; ++axis) {
-        if (allowed[axis] && is_splittable(node, axis) &&
-            (longest < 0 || exponent_[at(node, axis)] < exponent_[at(node, longest)])) {
+    for (std::int64_t axis = 0; axis < dimension(); ++axis) {
+        const auto e = exponent[static_cast<std::size_t>(axis)];
+        if (allowed[axis] && store_.is_splittable(static_cast<std::uint8_t>(e)) &&
+            (longest < 0 || e < exponent[static_cast<std::size_t>(longest)])) {
             longest = axis;
         }
     }
     return longest;
 }
 
+std::int64_t BoxTree::longest_axis(Node leaf, const Axes& axes) const {
+    assert(is_leaf(leaf));
+    return store_.longest_axis(axes, static_cast<std::size_t>(row_[at(leaf)]));
+}
+
 BoxTree::Node BoxTree::best(std::int64_t depth) const {
     if (depth < 0 || depth > deepest()) {
         return -1;
     }
-    const auto& leaves = open_[static_cast<std::size_t>(depth)];
-    return leaves.empty() ? -1 : leaves.begin()->second;
+    const BestFirst& leaves = open_[static_cast<std::size_t>(depth)];
+    return leaves.empty() ? -1 : leaves.top().node;
 }
 
-BoxTree::Node BoxTree::append(Node parent, std::int64_t depth, std::int64_t slot) {
-    const Node node = size();
-    parent_.push_back(parent);
-    first_child_.push_back(-1);
-    depth_.push_back(static_cast<std::int32_t>(depth));
-    slot_.push_back(static_cast<std::int32_t>(slot));
-    state_.push_back(State::pending);
-    value_.push_back(std::numeric_limits<double>::quiet_NaN());
-    // The parent's box, copied by position: the arrays may move while they grow.
-    for (std::int64_t axis = 0; axis < dimension_; ++axis) {
-        index_.push_back(parent < 0 ? 0 : index_[at(parent, axis)]);
-        exponent_.push_back(parent < 0 ? std::uint8_t{0} : exponent_[at(parent, axis)]);
+void BoxTree::best(std::int64_t depth, std::int64_t count, std::vector<Node>& out) const {
+    if (depth < 0 || depth > deepest() || count < 1) {
+        return;
     }
-    if (depth > deepest()) {
-        open_.emplace_back();
-    }
-    return node;
+    open_[static_cast<std::size_t>(depth)].each(
+        [this](const Entry& entry) { return state_[static_cast<std::size_t>(entry.node)] == State::open; },
+        [&](const Entry& entry) {
+            out.push_back(entry.node);
+            return --count > 0;
+        });
 }
 
 BoxTree::Node BoxTree::split(Node node, std::int64_t axis) {
     if (!is_leaf(node)) {
         refuse(named(node) + " is split already");
     }
-    if (!is_splittable(node, axis)) {
+    const std::size_t k = checked_axis(axis);
+    const auto row = static_cast<std::size_t>(row_[at(node)]);
+    if (!store_.is_splittable(store_.exponent(row)[k])) {
         refuse(named(node) + " is too small along axis " + std::to_string(axis) + " to be split exactly");
     }
+    if (size() > most_nodes - base()) {
+        throw std::length_error("a tree holds at most 2^31 nodes");
+    }
+    const std::int64_t child_depth = depth(node) + 1;
     close(node);
     const Node first = size();
-    for (std::int64_t slot = 0; slot < base_; ++slot) {
-        const Node child = append(node, depth(node) + 1, slot);
-        const std::size_t k = at(child, axis);
-        index_[k] = index_[k] * base_ + slot;
-        ++exponent_[k];
-        assert(index_[k] < powers_[exponent_[k]]);
+    parent_.add(static_cast<std::int32_t>(node));
+    depth_.add(static_cast<std::int32_t>(child_depth));
+    axis_.add(static_cast<std::int32_t>(axis));
+    const std::int64_t middle = base() / 2;
+    for (std::int64_t slot = 0; slot < base(); ++slot) {
+        const std::size_t part = slot == middle ? row : store_.add_copy(row);
+        if (slot != middle) {
+            store_.shrink(part, k, slot);
+        }
+        add_node(part);
     }
-    first_child_[at(node)] = first;
-    assert(size() == first + base_);
+    store_.shrink(row, k, middle);  // last: the others are copies of the whole
+    first_child_[at(node)] = static_cast<std::int32_t>(first);
+    if (child_depth > deepest()) {
+        open_.emplace_back();
+    }
+    assert(size() == first + base());
     return first;
 }
 
@@ -159,15 +210,18 @@ void BoxTree::set_value(Node node, double value) {
     value_[at(node)] = value;
     if (state_[at(node)] == State::pending) {
         state_[at(node)] = State::open;
-        open_[static_cast<std::size_t>(depth(node))].emplace(value, node);
+        open_[static_cast<std::size_t>(depth(node))].push(value, static_cast<std::int32_t>(node));
     }
 }
 
 void BoxTree::close(Node node) {
-    if (state_[at(node)] == State::open) {
-        open_[static_cast<std::size_t>(depth(node))].erase({value_[at(node)], node});
-    }
+    const bool was_open = state_[at(node)] == State::open;
     state_[at(node)] = State::closed;
+    if (was_open) {
+        open_[static_cast<std::size_t>(depth(node))].purge([this](const Entry& entry) {
+            return state_[static_cast<std::size_t>(entry.node)] == State::open;
+        });
+    }
 }
 
 }  // namespace fractopt

@@ -1,19 +1,22 @@
 // The tree of boxes behind SOO and its relatives: nodes as arrays, no object per node.
 //
-// A box of the unit cube is held by two integers per axis, its index i and its exponent e:
-//     [i / K^e, (i + 1) / K^e],   centre (2 i + 1) / (2 K^e),
-// each computed by one correctly rounded division of two integers below 2^53. So the edges that
-// siblings share are equal to the last bit, and for odd K the middle child has exactly its
-// parent's centre: both are the same rational number, rounded once.
+// A split makes K equal children along one axis. The middle child (slot K / 2, the heir) takes over its
+// parent's row of integers, so there is one row a leaf and none an inner node; an inner node's box is
+// found again from its heirs' (i -> i / K, e -> e - 1 for each split). Ids rise in order of creation and
+// siblings are contiguous, so that slot and parent follow from the id.
 //
-// d = dimension, n = number of nodes. Queries are const; errors are std exceptions, which the
-// binding turns into Python's.
+// d = dimension, n = number of nodes. Queries are const; errors are std exceptions, which the binding
+// turns into Python's.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <set>
-#include <utility>
 #include <vector>
+
+#include "axes.hpp"
+#include "best_first.hpp"
+#include "box_store.hpp"
+#include "chunked.hpp"
 
 namespace fractopt {
 
@@ -24,18 +27,20 @@ public:
     // The root box [0, 1]^d, node 0. Throws std::invalid_argument for d < 1 or a base outside [2, 1024].
     BoxTree(std::int64_t dimension, std::int64_t base);
 
-    std::int64_t dimension() const { return dimension_; }
-    std::int64_t base() const { return base_; }
-    std::int64_t size() const { return static_cast<std::int64_t>(parent_.size()); }
+    std::int64_t dimension() const { return store_.dimension(); }
+    std::int64_t base() const { return store_.base(); }
+    std::int64_t size() const { return static_cast<std::int64_t>(row_.size()); }
     std::int64_t deepest() const { return static_cast<std::int64_t>(open_.size()) - 1; }
 
-    Node parent(Node node) const { return parent_[at(node)]; }
-    std::int64_t depth(Node node) const { return depth_[at(node)]; }
+    Node parent(Node node) const { return at(node) == 0 ? -1 : parent_[block(node)]; }
+    std::int64_t depth(Node node) const { return at(node) == 0 ? 0 : depth_[block(node)]; }
     // Position among the siblings, 0 .. K-1 along the axis that was split; 0 for the root.
-    std::int64_t slot(Node node) const { return slot_[at(node)]; }
+    std::int64_t slot(Node node) const { return at(node) == 0 ? 0 : (node - 1) % base(); }
     // The first of K contiguous children, or -1 for a leaf.
     Node first_child(Node node) const { return first_child_[at(node)]; }
-    bool is_leaf(Node node) const { return first_child_[at(node)] < 0; }
+    bool is_leaf(Node node) const { return first_child(node) < 0; }
+    // The leaf that has the node's box by the chain of heirs; for odd K it has the node's centre.
+    Node heir(Node node) const;
     bool has_value(Node node) const;
     // Throws std::invalid_argument where no value was set.
     double value(Node node) const;
@@ -46,19 +51,25 @@ public:
     void upper(Node node, double* out) const;
     void exponents(Node node, std::int64_t* out) const;
 
-    // Whether the children along `axis` would still be exact: 2 K^(e+1) < 2^53.
+    // Whether the children along `axis` would still be exact: K^(e+1) < 2^53.
     bool is_splittable(Node node, std::int64_t axis) const;
 
     // The longest side (smallest exponent; ties: lowest axis) among the axes with allowed[axis],
     // (d,), that are splittable; -1 if there is none.
     std::int64_t longest_axis(Node node, const bool* allowed) const;
 
+    // The same for a leaf, among the axes along which it holds more than one value.
+    std::int64_t longest_axis(Node leaf, const Axes& axes) const;
+
     // The open leaf of least value at `depth` (ties: the oldest), or -1. O(1).
     Node best(std::int64_t depth) const;
 
+    // The `count` best open leaves at `depth`, best first, appended to `out`. O(count log count).
+    void best(std::int64_t depth, std::int64_t count, std::vector<Node>& out) const;
+
     // Splits a leaf into K equal boxes along `axis`; the leaf leaves the selection. Returns the first
-    // child; ids rise in order of creation. Throws std::invalid_argument for an inner node, an axis out
-    // of range, or an axis that is not splittable.
+    // child. Throws std::invalid_argument for an inner node, an axis out of range, or an axis that is not
+    // splittable.
     Node split(Node node, std::int64_t axis);
 
     // Gives a leaf its value, once, and opens it for selection. O(log n). Infinities are values, NaN
@@ -71,25 +82,23 @@ public:
 private:
     enum class State : std::uint8_t { pending, open, closed };
 
-    std::size_t at(Node node) const;                                   // checked index
-    std::size_t at(Node node, std::int64_t axis) const;                // into index_ and exponent_
-    Node append(Node parent, std::int64_t depth, std::int64_t slot);
+    std::size_t at(Node node) const;  // checked index
+    std::size_t checked_axis(std::int64_t axis) const;
+    std::size_t block(Node node) const { return static_cast<std::size_t>((node - 1) / base()); }
+    void add_node(std::size_t row);
+    // The node's own box, whoever has its row by now.
+    void box(Node node, std::int64_t* index, std::uint8_t* exponent) const;
 
-    std::int64_t dimension_;
-    std::int64_t base_;
-    std::vector<std::int64_t> powers_;  // K^0, K^1, ...: 2 * powers_.back() < 2^53
+    BoxStore store_;                       // one row a leaf
+    Chunked<std::int32_t> row_;            // (n,)
+    Chunked<std::int32_t> first_child_;    // (n,), -1 for a leaf
+    Chunked<State> state_;                 // (n,)
+    Chunked<double> value_;                // (n,), NaN until set
+    Chunked<std::int32_t> parent_;         // (splits,)
+    Chunked<std::int32_t> depth_;          // (splits,) of the children
+    Chunked<std::int32_t> axis_;           // (splits,)
 
-    std::vector<Node> parent_;               // (n,), -1 for the root
-    std::vector<Node> first_child_;          // (n,)
-    std::vector<std::int32_t> depth_;        // (n,)
-    std::vector<std::int32_t> slot_;         // (n,)
-    std::vector<State> state_;               // (n,)
-    std::vector<double> value_;              // (n,), NaN until set
-    std::vector<std::int64_t> index_;        // (n, d)
-    std::vector<std::uint8_t> exponent_;     // (n, d)
-
-    // Per depth the open leaves by (value, id): equal values come out oldest first.
-    std::vector<std::set<std::pair<double, Node>>> open_;
+    std::vector<BestFirst> open_;  // per depth
 };
 
 }  // namespace fractopt

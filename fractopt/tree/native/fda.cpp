@@ -1,0 +1,354 @@
+#include "fda.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace fractopt {
+
+namespace {
+
+constexpr std::int64_t deepest_by_budget = 5;  // the paper's k
+
+[[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument(message); }
+
+}  // namespace
+
+FdaSearch::FdaSearch(Axes axes, const FdaSettings& settings)
+    : axes_(std::move(axes)),
+      settings_(settings),
+      geometry_(Geometry::make(settings.geometry, axes_.dimension(), settings.radius)),
+      k_(settings.depth > 0 ? settings.depth : deepest_by_budget),
+      points_(exploration_points(settings.exploration)),
+      best_point_(axes_.dimension(), 0.5),
+      scratch_(axes_.dimension()) {
+    if (settings.depth < 0 || settings.depth > 60) {
+        refuse("the depth must lie in 1..60, or be 0, got " + std::to_string(settings.depth));
+    }
+    parent_.add(-1);
+    slot_.add(0);
+    level_.add(0);
+    score_.add(infinity);
+    open(0);
+}
+
+std::size_t FdaSearch::at(Region region) const {
+    if (region < 0 || region >= size()) {
+        throw std::out_of_range("region " + std::to_string(region) + " is not among these " + std::to_string(size()));
+    }
+    return static_cast<std::size_t>(region);
+}
+
+std::int64_t FdaSearch::before_exploitation(std::int64_t depth) const {
+    return points_ * geometry_->children() * (depth - 1);
+}
+
+void FdaSearch::set_budget(std::int64_t evaluations) {
+    if (settings_.depth > 0 || expansions_ > 0) {
+        return;  // the tree stays what it is
+    }
+    // Two thirds of the budget at most may go before the first local search.
+    k_ = deepest_by_budget;
+    while (k_ > 1 && before_exploitation(k_) > evaluations / 3 * 2) {
+        --k_;
+    }
+}
+
+// --- points
+
+void FdaSearch::centre(Region region, double* out) const {
+    std::int32_t path[64];
+    std::size_t length = 0;
+    for (std::size_t node = at(region); parent_[node] >= 0; node = static_cast<std::size_t>(parent_[node])) {
+        path[length++] = slot_[node];
+    }
+    std::fill_n(out, dimension(), 0.5);
+    for (std::int64_t level = 1; length > 0; ++level) {
+        geometry_->descend(level, path[--length], out);
+    }
+}
+
+// Exploration: slot 0 is c, slots 1 and 2 are c +- alpha r / sqrt D (1, ..., 1), clipped to the cube.
+// Local search: slot 0 is its start, slots 1 + 2 i and 2 + 2 i are x + step e_i and x - step e_i.
+void FdaSearch::point(Region region, std::int64_t slot, double* out) const {
+    const std::int64_t level = level_[at(region)];
+    if (!explores(level)) {
+        const Local& local = locals_.at(region);
+        std::copy(local.x.begin(), local.x.end(), out);
+        if (slot > 0) {
+            const auto axis = static_cast<std::size_t>((slot - 1) / 2);
+            local_point(local, axis, slot % 2 == 0, out + axis);
+        }
+        return;
+    }
+    centre(region, out);
+    if (slot > 0) {
+        for (std::size_t axis = 0; axis < dimension(); ++axis) {
+            const double shift = settings_.inflation * geometry_->spread(level, axis);
+            out[axis] = std::clamp(slot == 1 ? out[axis] + shift : out[axis] - shift, 0.0, 1.0);
+        }
+    }
+}
+
+// Where the local search goes from x along one axis; false where that is x again, or was tried in vain.
+bool FdaSearch::local_point(const Local& local, std::size_t axis, bool down, double* moved) const {
+    double step = local.step;
+    if (!axes_.is_continuous(axis)) {
+        // A step of a discrete axis leads to another cell; after three halvings one cell was tried enough.
+        const double cell = 1.0 / static_cast<double>(axes_.cells(axis));
+        if (step < cell && step < local.first_step / 8.0) {
+            return false;
+        }
+        step = std::max(step, cell);
+    }
+    *moved = std::clamp(down ? local.x[axis] - step : local.x[axis] + step, 0.0, 1.0);
+    return *moved != local.x[axis];
+}
+
+// --- deciding
+
+void FdaSearch::decide(std::int64_t n, Event& event) const {
+    event.clear();
+    if (!unasked_.empty()) {
+        const std::size_t count = std::min(unasked_.size(), static_cast<std::size_t>(n));
+        event.type = Event::Type::asked;
+        event.unit.resize(count * dimension());
+        for (std::size_t row = 0; row < count; ++row) {
+            event.node.push_back(unasked_[row].region);
+            event.slot.push_back(unasked_[row].slot);
+            point(unasked_[row].region, unasked_[row].slot, event.unit.data() + row * dimension());
+        }
+        return;
+    }
+    if (complete_ > 0) {
+        const auto family = std::find_if(families_.begin(), families_.end(),
+                                         [](const Family& f) { return !f.scored && f.missing == 0; });
+        return add_scores(*family, event);
+    }
+    if (!open_.empty()) {
+        const Region region = open_.begin()->second;
+        event.type = Event::Type::expanded;
+        event.node.push_back(region);
+        event.slot.push_back(-1);
+        event.sweep = expansions_;
+        event.depth = level_[static_cast<std::size_t>(region)];
+        event.bound = score_[static_cast<std::size_t>(region)];
+        return;
+    }
+    if (!families_.empty()) {
+        add_scores(families_.front(), event);  // with what is known: nobody waits
+    }
+}
+
+// All children of a region at once, against the best point known by now.
+void FdaSearch::add_scores(const Family& family, Event& event) const {
+    event.type = Event::Type::scored;
+    const auto points = static_cast<std::size_t>(points_);
+    std::vector<double> value(points), distance(points);
+    for (std::int64_t child = 0; child < family.regions; ++child) {
+        bool told = false;
+        for (std::size_t j = 0; j < points; ++j) {
+            value[j] = family.value[static_cast<std::size_t>(child) * points + j];
+            told |= !std::isnan(value[j]);
+            point(family.first + child, static_cast<std::int64_t>(j), scratch_.data());
+            double square = 0.0;
+            for (std::size_t axis = 0; axis < dimension(); ++axis) {
+                const double gap = scratch_[axis] - best_point_[axis];
+                square += gap * gap;
+            }
+            distance[j] = std::sqrt(square);
+        }
+        event.node.push_back(family.first + child);
+        // A child none of whose points is told has its parent's score for a stand-in.
+        event.value.push_back(told ? fractopt::score(settings_.scoring, value, distance, best_)
+                                   : score_[static_cast<std::size_t>(parent(family.first + child))]);
+    }
+}
+
+// --- applying
+
+void FdaSearch::apply(const Event& event) {
+    switch (event.type) {
+        case Event::Type::asked:
+            return apply_asked(event);
+        case Event::Type::told:
+            return apply_told(event);
+        case Event::Type::expanded:
+            for (const Region region : event.node) {
+                expand(region);
+            }
+            return;
+        case Event::Type::scored: {
+            if (event.node.empty()) {
+                return;
+            }
+            const auto family = std::find_if(families_.begin(), families_.end(), [&](const Family& f) {
+                return !f.scored && f.first == event.node.front() &&
+                       f.regions == static_cast<std::int64_t>(event.node.size());
+            });
+            if (family == families_.end()) {
+                refuse("region " + std::to_string(event.node.front()) + " is not to be scored");
+            }
+            complete_ -= family->missing == 0;
+            family->scored = true;
+            for (std::size_t row = 0; row < event.node.size(); ++row) {
+                score_[at(event.node[row])] = event.value[row];
+                open(event.node[row]);
+            }
+            while (!families_.empty() && families_.front().scored) {
+                families_.pop_front();
+            }
+            return;
+        }
+        default:
+            refuse("this search knows the events asked, told, expanded and scored only");
+    }
+}
+
+void FdaSearch::open(Region region) {
+    const std::size_t i = at(region);
+    if (level_[i] < k_ || !explores(level_[i])) {  // without exploitation the last level is not opened
+        open_.insert({{order_key(settings_.order, level_[i]), score_[i]}, region});
+    }
+}
+
+void FdaSearch::apply_asked(const Event& event) {
+    for (std::size_t row = 0; row < event.id.size(); ++row) {
+        if (unasked_.empty()) {
+            refuse("trial " + std::to_string(event.id[row]) + " was recorded for region " +
+                   std::to_string(event.node[row]) + ", this tree asks for nothing");
+        }
+        const Task task = unasked_.front();
+        point(task.region, task.slot, scratch_.data());
+        check_asked(event, row, task.region, task.slot, scratch_.data());
+        running_.add(event.id[row], task.region * (2 * static_cast<std::int64_t>(dimension()) + 4) + task.slot);
+        unasked_.pop_front();
+    }
+}
+
+void FdaSearch::apply_told(const Event& event) {
+    for (std::size_t row = 0; row < event.id.size(); ++row) {
+        const std::int64_t code = running_.finish(event.id[row]);
+        const std::int64_t slots = 2 * static_cast<std::int64_t>(dimension()) + 4;
+        const Region region = code / slots;
+        const std::int64_t slot = code % slots;
+        const double value = event.value[row];
+        if (value < best_) {
+            best_ = value;
+            point(region, slot, best_point_.data());
+        }
+        if (!explores(level_[at(region)])) {
+            tell_local(region, slot, value);
+            continue;
+        }
+        const auto after = std::upper_bound(families_.begin(), families_.end(), region,
+                                            [](Region r, const Family& family) { return r < family.first; });
+        if (after == families_.begin()) {
+            continue;  // scored without it
+        }
+        Family& family = *(after - 1);
+        if (family.scored || region >= family.first + family.regions) {
+            continue;
+        }
+        family.value[static_cast<std::size_t>((region - family.first) * points_ + slot)] = value;
+        complete_ += --family.missing == 0;
+    }
+}
+
+void FdaSearch::expand(Region region) {
+    const auto place = open_.find({{order_key(settings_.order, level(region)), score(region)}, region});
+    if (place == open_.end()) {
+        refuse("region " + std::to_string(region) + " cannot be expanded: it is not open");
+    }
+    open_.erase(place);
+    ++expansions_;
+    const std::int64_t next = level(region) + 1;
+    if (!explores(next - 1)) {
+        Local& local = locals_[region];
+        ++local_searches_;
+        local.x.resize(dimension());
+        centre(region, local.x.data());
+        local.first_step = local.step = settings_.inflation * geometry_->radius(next - 1);
+        unasked_.push_back({region, 0});
+        return;
+    }
+    const std::int64_t children = geometry_->children();
+    const Region first = size();
+    if (first + children >= std::numeric_limits<std::int32_t>::max()) {
+        throw std::length_error("a tree holds at most 2^31 regions");
+    }
+    for (std::int64_t slot = 0; slot < children; ++slot) {
+        parent_.add(static_cast<std::int32_t>(region));
+        slot_.add(static_cast<std::int32_t>(slot));
+        level_.add(static_cast<std::int32_t>(next));
+        score_.add(score_[static_cast<std::size_t>(region)]);
+        if (!explores(next)) {
+            open(first + slot);  // no exploration at the last level: its parent's score, then age
+            continue;
+        }
+        for (std::int32_t j = 0; j < points_; ++j) {
+            unasked_.push_back({first + slot, j});
+        }
+    }
+    if (explores(next)) {
+        const auto values = static_cast<std::size_t>(children * points_);
+        families_.push_back({first, children, children * points_, false,
+                             std::vector<double>(values, std::numeric_limits<double>::quiet_NaN())});
+    }
+}
+
+// --- the local search
+
+void FdaSearch::tell_local(Region region, std::int64_t slot, double value) {
+    Local& local = locals_.at(region);
+    if (!local.started) {
+        local.started = true;
+        local.fx = value;
+        return plan(region, local);
+    }
+    local.side[(slot - 1) % 2] = value;
+    if (--local.missing > 0) {
+        return;
+    }
+    const bool down = local.side[1] < local.side[0];  // a tie goes up
+    if (local.side[down] < local.fx) {                // the best becomes current at once
+        local.fx = local.side[down];
+        local_point(local, local.axis, down, &local.x[local.axis]);
+        local.improved = true;
+    }
+    ++local.axis;
+    plan(region, local);
+}
+
+// Finds the next axis with a point to try; halves the step after a full pass without improvement.
+void FdaSearch::plan(Region region, Local& local) {
+    while (true) {
+        if (local.axis == dimension()) {
+            local.axis = 0;
+            if (!local.improved) {
+                local.step /= 2.0;
+            }
+            local.improved = false;
+            if (local.step < settings_.least_step) {
+                locals_.erase(region);
+                return;
+            }
+        }
+        local.side[0] = local.side[1] = infinity;
+        for (const bool down : {false, true}) {
+            double moved = 0.0;
+            if (local_point(local, local.axis, down, &moved)) {
+                ++local.missing;
+                unasked_.push_back({region, static_cast<std::int32_t>(1 + 2 * local.axis + down)});
+            }
+        }
+        if (local.missing > 0) {
+            return;
+        }
+        ++local.axis;
+    }
+}
+
+}  // namespace fractopt
