@@ -239,23 +239,21 @@ class Master:
             log.error("### worker %d on %s\n%s", message.worker, message.host, message.traceback.rstrip())
             self._fail(f"worker {message.worker} on {message.host} crashed; its traceback is above")
 
-    def _finish(self, trial: int, outcome: Outcome) -> None:
-        if trial in self._testing:
-            self._testing.discard(trial)
-            self.archive.note({"record": "tested", "trial": trial, "outcome": outcome.to_json()})
-            self._reports.append(self._tested_line(trial, outcome))
+    def _finish(self, number: int, outcome: Outcome) -> None:
+        if number in self._testing:
+            self._testing.discard(number)
+            self.archive.note({"record": "tested", "trial": number, "outcome": outcome.to_json()})
+            self._reports.append(self._tested_line(number, outcome))
             return
-        running = {t.id: t for t in self.study.running}
-        if trial not in running:
+        trial = self.study.find_running(number)
+        if trial is None:
             return  # a late attempt: it is journalled, the first one counted
-        if (
-            outcome.status is Status.FAILED
-            and self._attempts(trial, "finished") <= self._policy.failed_retries
-        ):
-            self._reports.append(f"trial {trial:3d} failed and is tried again: {outcome.reason}")
-            self._again.append(running[trial])
+        failed = outcome.status is Status.FAILED
+        if failed and self._attempts(number, "finished") <= self._policy.failed_retries:
+            self._reports.append(f"trial {number:3d} failed and is tried again: {outcome.reason}")
+            self._again.append(trial)
             return
-        self._tell(running[trial], outcome)
+        self._tell(trial, outcome)
 
     def _tell(self, trial: Trial, outcome: Outcome) -> None:
         self.study.tell(trial, outcome)
@@ -364,7 +362,7 @@ class Master:
         """The trial, where an attempt at it still matters."""
         if number in self._testing:
             return self._evaluated(number)
-        return next((t for t in self.study.running if t.id == number), None)
+        return self.study.find_running(number)
 
     def _evaluated(self, number: int) -> Trial | None:
         return next((e.trial for e in self.study.evaluations if e.id == number), None)

@@ -175,6 +175,10 @@ class Study:
         """Trials asked and not yet told, in the order of their ids."""
         return tuple(self._running[i] for i in sorted(self._running))
 
+    def find_running(self, number: int) -> Trial | None:
+        """The running trial of that id, None where no such trial is running."""
+        return self._running.get(number)
+
     @property
     def finished(self) -> bool:
         """Whether nothing will be proposed any more: budget met, or search exhausted.
