@@ -284,7 +284,7 @@ def test_a_repeat_of_a_running_point_waits_for_it() -> None:
 @pytest.mark.parametrize("name", registry.OPTIMIZERS)
 @pytest.mark.parametrize("workers", [1, 3, 9])
 def test_more_workers_than_points_end_as_exhausted_and_never_hang(name: str, workers: int) -> None:
-    space = fo.Space(fo.Categorical("c", ["a", "b"]))
+    space = fo.Space(fo.Ordinal("c", ("a", "b")))
     events: list[Recorded] = []
     study = fo.Study(space, name, budget=40, record=events.append)
     running = list(study.ask(workers))
