@@ -96,18 +96,22 @@ def running(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, results: int = 1) -> subprocess.Popen[str]:
-        log = (tmp_path / f"log{len(started)}").open("w+")
-        process = subprocess.Popen(
-            [*FRACTOPT, "run", *arguments], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, text=True,
-            env=environment(),
-        )  # fmt: skip
+        path = tmp_path / f"log{len(started)}"
+        with path.open("w") as log:
+            process = subprocess.Popen(
+                [*FRACTOPT, "run", *arguments],
+                cwd=tmp_path,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment(),
+            )
         started.append(process)
         deadline = time.monotonic() + 30
-        while len(re.findall(r"/\d+ trial", Path(log.name).read_text())) < results:
-            assert time.monotonic() < deadline, Path(log.name).read_text()
-            assert process.poll() is None, Path(log.name).read_text()
+        while len(re.findall(r"/\d+ trial", path.read_text())) < results:
+            assert time.monotonic() < deadline, path.read_text()
+            assert process.poll() is None, path.read_text()
             time.sleep(0.02)
-        log.close()
         return process
 
     yield start
