@@ -27,9 +27,7 @@ OBJECTIVES: dict[str, Entry] = {
         "fractopt.objective.lora.objective:LoraObjective",
         "fractopt.objective.lora.settings:LoraSettings",
     ),
-    "python": Entry(
-        "fractopt.objective.python:PythonFunction", "fractopt.objective.python:PythonSettings"
-    ),
+    "python": Entry("fractopt.objective.python:PythonFunction", "fractopt.objective.python:PythonSettings"),
     "synthetic": Entry(
         "fractopt.objective.synthetic:Synthetic", "fractopt.objective.synthetic:SyntheticSettings"
     ),

@@ -194,6 +194,7 @@ class FdaSearch(Search):
         exploration: str,
         exploitation: str,
         scoring: str,
+        siblings: str,
         inflation: float,
         radius: float,
         depth: int,

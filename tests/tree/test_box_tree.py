@@ -94,6 +94,23 @@ def test_the_middle_child_of_an_odd_split_has_the_parents_centre(base: int) -> N
     assert (tree.centre(node) <= tree.upper(node)).all()
 
 
+def test_thirty_three_trisections_of_a_side_are_exact() -> None:
+    """Far from 0, where doubles are sparse: centres are the nearest doubles, and those of siblings differ."""
+    rng = np.random.default_rng(33)
+    for _ in range(20):
+        tree, node = BoxTree(1, 3), 0
+        index = 0
+        for depth in range(1, 34):
+            first = tree.split(node, 0)
+            slot = 2 if depth < 4 else int(rng.integers(3))
+            siblings = [float(tree.centre(first + i)[0]) for i in range(3)]
+            assert siblings == [float(Fraction(2 * (3 * index + i) + 1, 2 * 3**depth)) for i in range(3)]
+            assert siblings[0] < siblings[1] < siblings[2]
+            node, index = first + slot, 3 * index + slot
+        assert tree.exponents(node).tolist() == [33]
+        assert not tree.is_splittable(node, 0)
+
+
 def test_of_equal_leaves_the_oldest_is_best() -> None:
     tree = BoxTree(1, 3)
     tree.split(0, 0)

@@ -212,8 +212,8 @@ template <typename T> T named(const std::map<std::string, T>& names, const char*
 }
 
 FdaSettings fda_settings(const std::string& geometry, const std::string& order, const std::string& exploration,
-                         const std::string& exploitation, const std::string& scoring, double inflation,
-                         double radius, std::int64_t depth, double least_step) {
+                         const std::string& exploitation, const std::string& scoring,
+                         const std::string& siblings, double inflation, double radius, std::int64_t depth, double least_step) {
     FdaSettings settings;
     settings.geometry = named<Geometry::Kind>(
         {{"sphere", Geometry::Kind::sphere}, {"box", Geometry::Kind::box}}, "geometry", geometry);
@@ -230,6 +230,7 @@ FdaSettings fda_settings(const std::string& geometry, const std::string& order, 
                                        {"mean", Scoring::mean},
                                        {"median", Scoring::median}},
                                       "scoring", scoring);
+    settings.in_turn = named<bool>({{"in_turn", true}, {"together", false}}, "siblings", siblings);
     settings.inflation = inflation;
     settings.radius = radius;
     settings.depth = depth;
@@ -331,13 +332,15 @@ NB_MODULE(_native, m) {
             "__init__",
             [](FdaSearch* self, const Edges& edges, const std::string& geometry, const std::string& tree_search,
                const std::string& exploration, const std::string& exploitation, const std::string& scoring,
-               double inflation, double radius, std::int64_t depth, double least_step) {
-                new (self) FdaSearch(Axes(edges), fda_settings(geometry, tree_search, exploration, exploitation,
-                                                               scoring, inflation, radius, depth, least_step));
+               const std::string& siblings, double inflation, double radius, std::int64_t depth,
+               double least_step) {
+                new (self) FdaSearch(Axes(edges),
+                                     fda_settings(geometry, tree_search, exploration, exploitation, scoring,
+                                                  siblings, inflation, radius, depth, least_step));
             },
             nb::arg("edges"), nb::kw_only(), nb::arg("geometry"), nb::arg("tree_search"), nb::arg("exploration"),
-            nb::arg("exploitation"), nb::arg("scoring"), nb::arg("inflation"), nb::arg("radius"),
-            nb::arg("depth"), nb::arg("least_step"))
+            nb::arg("exploitation"), nb::arg("scoring"), nb::arg("siblings"), nb::arg("inflation"),
+            nb::arg("radius"), nb::arg("depth"), nb::arg("least_step"))
         .def("__len__", &FdaSearch::size)
         .def_prop_ro("depth", &FdaSearch::depth)
         .def_prop_ro("local_searches", &FdaSearch::local_searches)

@@ -142,27 +142,38 @@ void FdaSearch::decide(std::int64_t n, Event& event) const {
     }
 }
 
-// All children of a region at once, against the best point known by now.
+// In turn: child number i is scored against the best of what was known when its parent was expanded and of
+// the points of children 1 .. i, as if these were told in their order. Else: all against the best known now.
 void FdaSearch::add_scores(const Family& family, Event& event) const {
     event.type = Event::Type::scored;
     const auto points = static_cast<std::size_t>(points_);
+    double best = settings_.in_turn ? family.best : best_;
+    std::vector<double> best_point = settings_.in_turn ? family.best_point : best_point_;
     std::vector<double> value(points), distance(points);
+    std::vector<double> x(points * dimension());
     for (std::int64_t child = 0; child < family.regions; ++child) {
         bool told = false;
         for (std::size_t j = 0; j < points; ++j) {
             value[j] = family.value[static_cast<std::size_t>(child) * points + j];
             told |= !std::isnan(value[j]);
-            point(family.first + child, static_cast<std::int64_t>(j), scratch_.data());
+            double* at = x.data() + j * dimension();
+            point(family.first + child, static_cast<std::int64_t>(j), at);
+            if (value[j] < best && settings_.in_turn) {
+                best = value[j];
+                best_point.assign(at, at + dimension());
+            }
+        }
+        for (std::size_t j = 0; j < points; ++j) {
             double square = 0.0;
             for (std::size_t axis = 0; axis < dimension(); ++axis) {
-                const double gap = scratch_[axis] - best_point_[axis];
+                const double gap = x[j * dimension() + axis] - best_point[axis];
                 square += gap * gap;
             }
             distance[j] = std::sqrt(square);
         }
         event.node.push_back(family.first + child);
         // A child none of whose points is told has its parent's score for a stand-in.
-        event.value.push_back(told ? fractopt::score(settings_.scoring, value, distance, best_)
+        event.value.push_back(told ? fractopt::score(settings_.scoring, value, distance, best)
                                    : score_[static_cast<std::size_t>(parent(family.first + child))]);
     }
 }
@@ -295,7 +306,8 @@ void FdaSearch::expand(Region region) {
     if (explores(next)) {
         const auto values = static_cast<std::size_t>(children * points_);
         families_.push_back({first, children, children * points_, false,
-                             std::vector<double>(values, std::numeric_limits<double>::quiet_NaN())});
+                             std::vector<double>(values, std::numeric_limits<double>::quiet_NaN()), best_,
+                             best_point_});
     }
 }
 

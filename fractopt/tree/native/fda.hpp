@@ -24,6 +24,7 @@ struct FdaSettings {
     Order order = Order::move_up;
     Exploration exploration = Exploration::phs;
     Scoring scoring = Scoring::ratio;
+    bool in_turn = true;      // how siblings are scored, see add_scores
     bool exploits = true;
     double inflation = 1.75;  // alpha
     double radius = 0.5;      // r_0
@@ -61,6 +62,8 @@ private:
         std::int64_t missing;
         bool scored;
         std::vector<double> value;  // (regions, points), NaN until told
+        double best;                // the best known when the region was expanded, and where
+        std::vector<double> best_point;
     };
 
     // One iterated local search along the axes, from the centre of a region of level k.
