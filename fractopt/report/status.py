@@ -38,6 +38,7 @@ def status(directory: Path) -> dict[str, Any]:
         "best": None if best is None else {"trial": best.id, "value": best.value, "params": best.params},
         "base": None if base is None else base.value,
         "workers": board.get("workers", []),
+        "expected_workers": board.get("expected"),
         "eta_s": _eta(history, board),
         "failures": _failures(history),
         "warnings": list(_warnings(history)),
@@ -51,10 +52,14 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
     counts = ", ".join(f"{n} {name}" for name, n in sorted(report["counts"].items()))
     eta = report["eta_s"]
     left = f", about {duration(eta)} left" if eta is not None and report["state"] == "running" else ""
-    yield f"{report['evaluations']} of {report['budget']} evaluations ({counts or 'none yet'}){left}"
+    budget = f" of {report['budget']}" if report["budget"] else ""  # on record from the first proposal on
+    yield f"{report['evaluations']}{budget} evaluations ({counts or 'none yet'}){left}"
     if report["best"] is not None:
         base = "" if report["base"] is None else f", base {report['base']:.6g}"
         yield f"best {report['metric']} {report['best']['value']:.6g} (trial {report['best']['trial']}){base}"
+    ready, expected = len(report["workers"]), report["expected_workers"]
+    if expected is not None and ready < expected:
+        yield f"{ready} of {expected} workers are ready, the others are being set up"
     for w in report["workers"]:
         where = f"worker {w['worker']} {w['host']} {w['device'] or 'cpu'}"
         if w["trial"] < 0:

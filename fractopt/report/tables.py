@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fractopt.archive.history import MISSING_INT, History, Row, column_name, table
+from fractopt.report.verdict import error_source
 
 
 def as_records(history: History) -> list[dict[str, Any]]:
@@ -49,7 +50,11 @@ def row_lines(history: History, row: Row, directory: Path) -> Iterator[str]:
         yield "  no outcome yet"
     else:
         value = f" {history.manifest.metric} {outcome.value!r}" if outcome.has_value else ""
-        error = "" if outcome.stderr is None else f" ± {outcome.stderr:.4g} (sampling of questions)"
+        error = (
+            ""
+            if outcome.stderr is None
+            else f" ± {outcome.stderr:.4g} (standard error {error_source(history)})"
+        )
         yield f"  {outcome.status.value}{value}{error} in {outcome.seconds:.1f} s"
         if outcome.message:
             yield f"  {outcome.message}"

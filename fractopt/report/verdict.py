@@ -63,6 +63,15 @@ def comparisons(history: History, directory: Path) -> list[Comparison]:
     return found
 
 
+def error_source(history: History) -> str:
+    """What the standard error of a single value is about: only a fine-tune is asked questions."""
+    return (
+        "of sampling the questions"
+        if history.manifest.objective.get("kind") == "lora"
+        else "told by the objective"
+    )
+
+
 def test_metrics(history: History, row: Row) -> set[str]:
     """Names of the test metrics that were computed for `row`."""
     wanted = set(history.manifest.objective.get("test_metrics", ()))
@@ -117,10 +126,8 @@ def verdict_lines(history: History, directory: Path) -> Iterator[str]:
         yield "no configuration has a value"
     else:
         error = best.outcome.stderr
-        sampled = (
-            f" ± {error:.4f} (standard error from the sampling of questions)" if error is not None else ""
-        )
-        yield f"best     trial {best.id}: {metric} {best.value:.6g}{sampled}"
+        named = "" if error is None else f" ± {error:.4g} (standard error {error_source(history)})"
+        yield f"best     trial {best.id}: {metric} {best.value:.6g}{named}"
         yield "         " + ", ".join(
             f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.params.items()
         )
@@ -128,7 +135,8 @@ def verdict_lines(history: History, directory: Path) -> Iterator[str]:
             yield f"against  {c.against.value}: {_comparison_text(c)}"
     counts = ", ".join(f"{n} {status}" for status, n in sorted(history.counts().items()))
     repeated = f"; {history.repeats} repeated points answered without one" if history.repeats else ""
-    yield f"budget   {len(history.evaluations)} of {history.budget} evaluations: {counts or 'none'}{repeated}"
+    total = f" of {history.budget}" if history.budget else ""  # nothing was proposed yet
+    yield f"budget   {len(history.evaluations)}{total} evaluations: {counts or 'none'}{repeated}"
     yield (
         f"time     {history.wall_s:.0f} s of wall time; workers busy {100 * history.busy_share:.0f} % "
         f"from ready to last result"
