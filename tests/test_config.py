@@ -170,7 +170,7 @@ OF_PLAIN = {
     "objective.nois=1": "objective.nois: unknown key; did you mean 'noise'? Expected one of function, dime",
     "objective.noise=-1": "objective.noise: expected a finite number >= 0, got -1.0",
     "objective.direction=maximise": 'objective.direction: expected "minimize" or "maximize", got \'maximis',
-    "objective.function=hartmann3": "space: hartmann3 has 3 dimensions, got dimension = 2",
+    "objective.function=hartmann3": "space: hartmann3 is a function of 3 dimensions, the space has 2",
     "objective={kind='python',function='m:f'}": 'objective.kind: "python" runs code of yours: allow it wit',
     "objective=3": "objective: expected a table, got 3",
     "test.metrics=['a/acc']": "test.metrics: the objective 'synthetic' has no test metrics; leave the tabl",
@@ -241,6 +241,18 @@ def test_all_mistakes_of_a_file_come_at_once(path: Path) -> None:
     assert str(error.value).startswith(f"{path}: 11 mistakes\n  ")
 
 
+def test_one_mistake_does_not_hide_another_in_the_same_table(path: Path) -> None:
+    found = mistakes(
+        path, LORA, "space.lora_rank.step=2", "space.lora_rank.low=70", "default.lora_alpa=3",
+        "default.learning_rate=high", "objective.train.lr=1", "objective.train.epochs=0",
+        "objective.score.shot=1", "objective.score.batch=0",
+    )  # fmt: skip
+    assert sorted(line.partition(": ")[0] for line in found) == [
+        "default.learning_rate", "default.lora_alpa", "objective.score.batch", "objective.score.shot",
+        "objective.train.epochs", "objective.train.lr", "space.lora_rank", "space.lora_rank.step",
+    ]  # fmt: skip
+
+
 def test_a_grid_too_large_is_said_before_anything_starts(path: Path) -> None:
     (line,) = mistakes(path, PLAIN, "optimizer.name=grid", "optimizer.settings.levels=3000")
     assert line.startswith("optimizer.settings: a grid of 3000 levels has 9000000 points in this space")
@@ -248,7 +260,7 @@ def test_a_grid_too_large_is_said_before_anything_starts(path: Path) -> None:
 
 def test_the_space_is_checked_against_the_optimizer_and_the_objective_against_the_space(path: Path) -> None:
     (line,) = mistakes(path, PLAIN, "space.z={type='float',low=0,high=1}")
-    assert line.startswith("space: himmelblau has 2 dimensions, got dimension = 3")
+    assert line == "space: himmelblau is a function of 2 dimensions, the space has 3"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -99,6 +100,10 @@ class Mistakes:
             return model.model_validate_json(json.dumps({"settings": data}, default=str)).settings  # type: ignore[attr-defined]
         except ValidationError as error:
             self._report(error, model, {"settings": data}, prefix, skip=1)
+            # A dataclass looks at its values only where it knows all of its keys.
+            rest = copy.deepcopy(data)
+            if _drop_unknown(error, {"settings": rest}):
+                self.validate_settings(cls, rest, prefix)
             return None
 
     def _report(
@@ -146,6 +151,20 @@ def _real_path(loc: tuple[int | str, ...], data: Any) -> tuple[tuple[int | str, 
             break
         path.append(part)
     return tuple(path), data
+
+
+def _drop_unknown(error: ValidationError, data: Any) -> bool:
+    """Take the keys that `error` calls unknown out of `data`; whether there was any."""
+    dropped = False
+    for item in error.errors():
+        if item["type"] != "unexpected_keyword_argument":
+            continue
+        *parents, name = _real_path(item["loc"], data)[0]
+        table = data
+        for parent in parents:
+            table = table[parent]
+        dropped |= table.pop(name, None) is not None
+    return dropped
 
 
 def _known_keys(model: type[Any], loc: Sequence[int | str]) -> list[str]:

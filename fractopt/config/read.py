@@ -116,6 +116,7 @@ class _Checker:
         self.raw = raw
         self.mistakes = Mistakes(has_test_table="test" in raw)
         self.absences: list[str] = []
+        self._parameters: dict[str, Parameter | None] = {}  # of the space; None for one with a mistake
 
     def config(self) -> Config:
         self.mistakes.refuse_secrets("", self.raw)
@@ -123,7 +124,7 @@ class _Checker:
         space = self._space(self.raw.get("space"))
         optimizer_settings = self._optimizer(self.raw.get("optimizer"), space)
         kind, metric, direction, settings = self._objective(self.raw.get("objective"), space)
-        default, projected = self._default(self.raw.get("default"), space)
+        default, projected = self._default(self.raw.get("default"))
         if file is not None:
             if "default" in file.run.anchors and file.default is None:
                 self.mistakes.say("run.anchors", 'asks for "default", but there is no [default] table')
@@ -167,16 +168,14 @@ class _Checker:
     def _space(self, table: Any) -> Space | None:
         if not isinstance(table, dict):
             return None  # said by the shape's own check
-        parameters: list[Parameter] = []
         for name, entry in table.items():
-            parameter = self._parameter(name, entry)
-            if parameter is not None:
-                parameters.append(parameter)
+            self._parameters[name] = self._parameter(name, entry)
         if not table:
             self.mistakes.say(
                 "space", 'has no parameter; add one, such as x = { type = "float", low = 0, high = 1 }'
             )
-        return Space(*parameters) if len(parameters) == len(table) and parameters else None
+        good = [parameter for parameter in self._parameters.values() if parameter is not None]
+        return Space(*good) if good and len(good) == len(table) else None
 
     def _parameter(self, name: str, entry: Any) -> Parameter | None:
         key = f"space.{name}"
@@ -192,10 +191,11 @@ class _Checker:
             return None
         cls = PARAMETER_TYPES[kind]
         known = [f.name for f in dataclasses.fields(cls) if f.name not in ("name", "edges")]
+        unknown = [field for field in fields if field not in known]
+        for field in unknown:
+            self.mistakes.unknown(f"{key}.{field}", field, known)
+            del fields[field]  # and the others are looked at without it
         before = len(self.mistakes.lines)
-        for field in fields:
-            if field not in known:
-                self.mistakes.unknown(f"{key}.{field}", field, known)
         for field in known:
             if field not in fields and field != "log":
                 self.mistakes.say(f"{key}.{field}", f"is missing; a parameter of type {kind!r} needs it")
@@ -208,10 +208,11 @@ class _Checker:
         try:
             if kind == "float":
                 fields = {k: float(v) if k != "log" else v for k, v in fields.items()}
-            return cls(name=name, **fields)
+            parameter = cls(name=name, **fields)
         except (ValueError, OverflowError) as error:
             self.mistakes.say(key, str(error).removeprefix(f"{name}: "))
             return None
+        return None if unknown else parameter
 
     @staticmethod
     def _wrong_type(kind: str, field: str, value: Any) -> str | None:
@@ -296,23 +297,23 @@ class _Checker:
         self.absences = [] if checked is None else checked.absences()
         return kind, metric, direction, nothing if checked is None else _plain(checked)
 
-    def _default(self, table: Any, space: Space | None) -> tuple[dict[str, Value] | None, dict[str, Value]]:
-        if not isinstance(table, dict) or space is None:
+    def _default(self, table: Any) -> tuple[dict[str, Value] | None, dict[str, Value]]:
+        if not isinstance(table, dict) or not self._parameters:
             return None, {}
         values: dict[str, Value] = {}
         for name in table:
-            if name not in space.names:
-                self.mistakes.unknown(f"default.{name}", name, space.names)
-        for parameter in space.parameters:
-            if parameter.name not in table:
+            if name not in self._parameters:
+                self.mistakes.unknown(f"default.{name}", name, list(self._parameters))
+        for name, parameter in self._parameters.items():
+            if name not in table:
                 self.mistakes.say(
-                    f"default.{parameter.name}", "is missing: every parameter of the space needs a default"
+                    f"default.{name}", "is missing: every parameter of the space needs a default"
                 )
-                continue
-            try:
-                values[parameter.name] = parameter.project(table[parameter.name])
-            except ValueError as error:
-                self.mistakes.say(f"default.{parameter.name}", str(error).removeprefix(f"{parameter.name}: "))
+            elif parameter is not None:
+                try:
+                    values[name] = parameter.project(table[name])
+                except ValueError as error:
+                    self.mistakes.say(f"default.{name}", str(error).removeprefix(f"{name}: "))
         return values, {n: table[n] for n, v in values.items() if table[n] != v}
 
     def _resolved(self, file: File, space: Space, optimizer_settings: Mapping[str, Any]) -> str:

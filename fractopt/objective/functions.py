@@ -104,7 +104,7 @@ def find(name: str) -> Function:
     nearest = difflib.get_close_matches(name, FUNCTIONS, n=1)
     raise ValueError(
         f"function: unknown test function {name!r}"
-        + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+        + (f"; did you mean {nearest[0]!r}?" if nearest else ".")
         + f" Expected one of {', '.join(FUNCTIONS)}"
     )
 

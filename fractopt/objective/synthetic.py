@@ -41,12 +41,10 @@ class SyntheticSettings:
 
     def mistakes(self, space: Space) -> list[str]:
         dimension = self.dimension or space.dimension
-        try:
-            find(self.function).at(dimension)
-        except ValueError as error:
-            return [str(error)]
         if dimension != space.dimension:
             return [f"{self.function} is wanted in {dimension} dimensions, the space has {space.dimension}"]
+        if (fixed := find(self.function).dimension) not in (None, dimension):
+            return [f"{self.function} is a function of {fixed} dimensions, the space has {dimension}"]
         return [
             f"{self.function} needs numbers, but {parameter.name!r} is {parameter.type}"
             for parameter in space.parameters
