@@ -37,7 +37,7 @@ from fractopt.trial import Kind, Outcome, Status, Trial, encodable
 
 log = logging.getLogger(__name__)
 
-TURN_S = 1.0  # longest wait for a message; the loop has timers to look at
+TURN_S = 0.1  # longest wait for a message; Open MPI's mpirun leaves 0.25 s between SIGTERM and SIGKILL
 BOARD_S = 2.0  # between two publications of what the workers do
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
 

@@ -266,6 +266,20 @@ def test_a_stop_request_ends_resumably_and_the_rest_follows(tmp_path: Path) -> N
     assert all(attempts(history, i) == ["preempted", "finished"] for i in running)
 
 
+def test_a_stop_request_is_seen_before_mpirun_loses_its_patience(tmp_path: Path) -> None:
+    """Open MPI 5 kills the ranks 0.25 s after it passed SIGTERM, or a Ctrl-C, on to them."""
+    waits = []
+
+    class Watched(LocalTransport):
+        def receive(self, timeout_s: float) -> list[FromWorker]:
+            waits.append(timeout_s)
+            return super().receive(timeout_s)
+
+    run = Run(tmp_path / "r")
+    run.play(transport=Watched(3, seed=7, build=lambda _: run.bowl))
+    assert 0 < max(waits) <= 0.1
+
+
 def test_a_stop_request_at_the_very_end_does_not_make_a_finished_run_unfinished(tmp_path: Path) -> None:
     run = Run(tmp_path / "r")
     master = run.master(on_turn=lambda study, crew: study.told == 14 and master.request_stop("late"))
