@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import signal
 import socket
@@ -225,6 +226,10 @@ def _checked(outcome: object) -> Outcome:
         seconds=float(outcome.seconds),
         message=str(outcome.message)[:MAX_TEXT],
     )
+    if plain.stderr is not None and math.isnan(plain.stderr):
+        plain = replace(plain, stderr=None)  # not known
+    if plain.stderr is not None and not 0.0 <= plain.stderr < math.inf:
+        raise ValueError(f"the objective returned a standard error of {plain.stderr!r}")
     size = len(json.dumps(plain.to_json()))
     if size > MAX_BYTES // 2:
         raise ValueError(f"the objective returned {size} bytes of metrics, more than {MAX_BYTES // 2}")

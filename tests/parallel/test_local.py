@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import evaluating
 import pytest
 
@@ -67,3 +69,24 @@ def test_an_unusable_objective_is_said_by_every_worker() -> None:
     assert transport.idle() == []
     with pytest.raises(ValueError, match="at least 1 worker"):
         LocalTransport(0)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "kept"), [(0.0, 0.0), (0.5, 0.5), (math.nan, None), (None, None), (-1.0, ""), (math.inf, "")]
+)
+def test_an_impossible_standard_error_fails_the_evaluation(
+    stderr: float | None, kept: float | str | None
+) -> None:
+    transport = LocalTransport(
+        1, build=lambda spec: lambda *_: evaluating.Outcome(evaluating.Status.OK, 1.0, stderr=stderr)
+    )
+    transport.start(Setup({}, "", Limits()))
+    transport.receive(0.0)
+    transport.send(1, Task(0, 0, "search", {}, 0))
+    (message,) = transport.receive(1.0)
+    assert isinstance(message, Finished)
+    if kept == "":
+        assert message.outcome.status is evaluating.Status.FAILED
+        assert f"a standard error of {stderr!r}" in message.outcome.reason
+    else:
+        assert (message.outcome.status, message.outcome.stderr) == (evaluating.Status.OK, kept)
