@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -28,14 +29,8 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
     With `durable` it also survives a power loss; without, only the death of the process.
     """
-    aside, handle = _open_aside(path)
+    aside = _write_aside(path, data, durable=durable)
     try:
-        try:
-            write_all(handle, data)
-            if durable:
-                os.fsync(handle)
-        finally:
-            os.close(handle)
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -50,13 +45,8 @@ def create_file(path: Path, data: bytes) -> None:
     Raises FileExistsError where something is there already: of two callers one succeeds, and no
     reader ever finds a part of `data`.
     """
-    aside, handle = _open_aside(path)
+    aside = _write_aside(path, data, durable=True)
     try:
-        try:
-            write_all(handle, data)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
         os.link(aside, path)  # unlike a rename, fails where `path` exists
     finally:
         aside.unlink(missing_ok=True)
@@ -67,14 +57,24 @@ def create_file(path: Path, data: bytes) -> None:
         raise
 
 
-def _open_aside(path: Path) -> tuple[Path, int]:
-    """A new file beside `path` under a name that nobody else takes, and its descriptor.
+def _write_aside(path: Path, data: bytes, *, durable: bool) -> Path:
+    """A new file with `data` beside `path`, under a name that nobody else takes.
 
     The name is random: processes of two hosts, or of two containers, may share a pid.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        return aside, os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except OSError as error:
-        error.filename = str(path)  # what the user knows of
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            write_all(handle, data)
+            if durable:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink()
+        if isinstance(error, OSError):
+            error.filename = str(path)  # what the user knows of
         raise
+    return aside

@@ -22,7 +22,6 @@ from typing import Any, TypeAlias
 from fractopt.archive.durable import create_file, write_all
 
 Record: TypeAlias = dict[str, Any]
-MAX_RECORD = 1 << 26  # bytes; a longer line is damage, not data
 
 
 class ArchiveError(Exception):

@@ -48,6 +48,8 @@ def check(config: Path, overrides: tuple[str, ...], trust_code: bool) -> None:
         click.echo(
             f"warning    default.{name} = {given!r} lies outside the space, {used!r} is used", err=True
         )
+    for absence in checked.absences:
+        click.echo(f"warning    it cannot run on this machine: {absence}", err=True)
 
 
 @main.command()
@@ -148,22 +150,26 @@ def bench(name: str, optimizers: str, budget: int, seeds: int, out: Path | None,
     """Compare optimizers on the synthetic function NAME at equal budget and seeds."""
     from fractopt.report.benchmark import run_benchmark, table_lines
 
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before, not after
     try:
         result = run_benchmark(name, [o.strip() for o in optimizers.split(",")], budget, seeds)
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(str(error).removeprefix("function: ")) from None
     if as_json:
         click.echo(_json(result.to_json()))
     else:
         for line in table_lines(result):
             click.echo(line)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         (out / f"{name}.json").write_text(_json(result.to_json()) + "\n")
         if result.dimension == 2:
             from fractopt.report.picture import draw
 
-            draw(result, out / f"{name}.png")
+            try:
+                draw(result, out / f"{name}.png")
+            except ImportError as error:
+                fail(Exit.FAILED, f"{error}; the results are in {out / f'{name}.json'}")
             click.echo(f"picture: {out / f'{name}.png'}", err=True)
 
 

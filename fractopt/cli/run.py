@@ -187,6 +187,10 @@ def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
     if ending.complete:
         return Exit.DONE
     log.info("resume with the same command and --resume")
+    if ending.failed and not archive.history.rows:
+        log.info(
+            "to start it with a changed configuration, remove %s first: nothing was evaluated", directory
+        )
     return Exit.FAILED if ending.failed else Exit.RESUMABLE
 
 

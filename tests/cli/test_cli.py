@@ -334,6 +334,8 @@ def test_an_objective_that_cannot_be_set_up_exits_with_1_and_its_own_text(tmp_pa
     assert done.returncode == 1
     assert "there is no module 'nowhere' for the function 'nowhere:f'" in message(done)
     assert "no configuration has a value" in done.stdout
+    # `--resume` would refuse a corrected function: another configuration
+    assert "with a changed configuration, remove runs/c first: nothing was evaluated" in done.stderr
 
 
 def test_a_function_of_the_users_that_always_fails_exits_with_1_and_shows_its_reason(tmp_path: Path) -> None:
@@ -383,6 +385,34 @@ def test_check_says_what_would_run(tmp_path: Path, invoke: Callable[..., Result]
         invoke("check", path, "--trust-code", "--set", "objective={kind='python',function='m:f'}").exit_code
         == 0
     )
+
+
+def test_check_says_what_this_machine_lacks(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    path = tmp_path / "l.toml"
+    invoke("init", path)
+    result = invoke("check", path, "--set", "objective.model={name='nobody/nothing'}")
+    assert result.exit_code == 0
+    assert (
+        "it cannot run on this machine: objective.model.name: 'nobody/nothing' is not on this machine"
+        in result.stderr
+    )
+    assert "on this machine" not in invoke("check", write(tmp_path)).output
+
+
+def test_bench_without_matplotlib_keeps_its_results(
+    tmp_path: Path, invoke: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for module in ("matplotlib.backends.backend_agg", "matplotlib.colors"):
+        monkeypatch.setitem(sys.modules, module, None)
+    options = ["--optimizers", "random", "--budget", "3", "--seeds", "1", "--out"]
+    result = invoke("bench", "branin", *options, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "pip install 'fractopt[report]'; the results are in" in result.stderr
+    assert json.loads((tmp_path / "out" / "branin.json").read_text())["function"] == "branin"
+    (tmp_path / "file").write_text("")
+    result = invoke("bench", "branin", *options, tmp_path / "file")
+    assert (result.exit_code, result.stdout) == (1, "")  # said before anything is computed
 
 
 def test_init_writes_a_valid_configuration_once(tmp_path: Path, invoke: Callable[..., Result]) -> None:
@@ -587,7 +617,7 @@ def test_a_disk_full_from_the_start_is_a_message_and_can_be_tried_again(tmp_path
     write(tmp_path, budget=3)
     done = fractopt(tmp_path, "run", "c.toml", limit_kib=1)
     assert done.returncode == 1
-    assert "File too large" in message(done)
+    assert message(done).startswith("fractopt: File too large: runs/c/")
     done = fractopt(tmp_path, "run", "c.toml", "--resume")
     assert done.returncode == 0, done.stderr
 
