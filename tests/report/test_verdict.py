@@ -93,6 +93,9 @@ def test_a_search_that_minimises_is_better_where_it_is_lower(tmp_path: Path) -> 
     assert run.best is not None
     assert (run.best.id, run.best.value) == (3, 0.1)
     assert [c.difference for c in comparisons(run, tmp_path)] == pytest.approx([0.2, 0.4])
+    # a test metric is an accuracy all the same
+    both = history(trained(best=0.1), direction="minimize", tests=["test/acc"])
+    assert [c.difference for c in comparisons(both, tmp_path)] == pytest.approx([0.2, -0.2, 0.4, -0.4])
 
 
 def test_the_default_may_be_the_best_and_is_then_not_compared_with_itself(tmp_path: Path) -> None:
