@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
@@ -80,3 +81,5 @@ def log_to_stderr(handler: logging.Handler | None = None) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     root.propagate = False
+    # What an optimizer warns of is for the user: one line, without Python's file and line number.
+    warnings.showwarning = lambda message, *_, **__: root.warning("warning: %s", message)

@@ -48,6 +48,8 @@ def check(config: Path, overrides: tuple[str, ...], trust_code: bool) -> None:
         click.echo(
             f"warning    default.{name} = {given!r} lies outside the space, {used!r} is used", err=True
         )
+    for advice in checked.advice:
+        click.echo(f"warning    {advice}", err=True)
     for absence in checked.absences:
         click.echo(f"warning    it cannot run on this machine: {absence}", err=True)
 

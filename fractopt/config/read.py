@@ -7,6 +7,7 @@ import json
 import os
 import time
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class Config:
     policy: FailurePolicy
     text: str  # the resolved configuration, as TOML
     absences: Sequence[str]  # what this machine lacks to run it
+    advice: Sequence[str]  # what the optimizer warns of
 
     def manifest(self) -> Manifest:
         """What a run of this configuration is; see `archive.manifest`."""
@@ -116,6 +118,7 @@ class _Checker:
         self.raw = raw
         self.mistakes = Mistakes(has_test_table="test" in raw)
         self.absences: list[str] = []
+        self.advice: list[str] = []
         self._parameters: dict[str, Parameter | None] = {}  # of the space; None for one with a mistake
 
     def config(self) -> Config:
@@ -161,6 +164,7 @@ class _Checker:
             ),
             text=self._resolved(file, space, optimizer_settings),
             absences=self.absences,
+            advice=self.advice,
         )
 
     # --- the tables
@@ -250,6 +254,12 @@ class _Checker:
 
     def _try_out(self, cls: type[Optimizer], space: Space, settings: Any) -> None:
         """Some mistakes show only where settings, space and budget meet, such as a grid too large."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self._take_budget(cls, space, settings)
+        self.advice = [str(warning.message) for warning in caught]
+
+    def _take_budget(self, cls: type[Optimizer], space: Space, settings: Any) -> None:
         run = self.raw.get("run")
         budget, anchors = (run.get("budget"), run.get("anchors", [])) if isinstance(run, dict) else (None, [])
         try:
