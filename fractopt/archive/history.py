@@ -245,7 +245,7 @@ def table(history: History) -> np.ndarray[Any, Any]:
             row.slot,
             *(_cell(row.params, name, kind) for name, kind in types.items()),
             *(outcome.metrics.get(name, math.nan) for name in metrics),
-            _text(outcome.message, 256),
+            _text(outcome.reason, 256),
         )
     return result
 

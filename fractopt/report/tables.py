@@ -68,8 +68,8 @@ def row_lines(history: History, row: Row, directory: Path) -> Iterator[str]:
         began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(attempt.started))
         where = f"worker {attempt.worker}, {attempt.host} {attempt.device or 'cpu'}"
         end = f"{attempt.how} after {attempt.seconds:.1f} s" if attempt.how else "running"
-        reason = f": {attempt.message}" if attempt.message else ""
-        yield f"  attempt {attempt.number}: {began}, {where}, {end}{reason}"
+        reason = attempt.message.partition("\n")[0]  # the rest of the last one is above
+        yield f"  attempt {attempt.number}: {began}, {where}, {end}" + (f": {reason}" if reason else "")
     logs = directory / "evals" / f"{row.id:06d}"
     if logs.is_dir():
         yield f"  logs in {logs}: {', '.join(sorted(p.name for p in logs.iterdir()))}"

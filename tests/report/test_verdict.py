@@ -13,8 +13,9 @@ sys.path.append(str(Path(__file__).resolve().parent))
 
 from histories import failure, history, value
 
+from fractopt.archive.history import table
 from fractopt.objective.lora.answers import paired_difference, write_answers
-from fractopt.report.tables import row_lines
+from fractopt.report.tables import as_csv, row_lines
 from fractopt.report.verdict import best_as_json, comparisons, verdict_lines
 from fractopt.trial import Kind
 
@@ -112,6 +113,19 @@ def test_only_a_fine_tune_has_an_error_of_sampled_questions(tmp_path: Path) -> N
     run = history([(Kind.SEARCH, value(0.5, 0.1))], kind="python")
     assert next(verdict_lines(run, tmp_path)).endswith("± 0.1 (standard error told by the objective)")
     assert any("told by the objective" in line for line in row_lines(run, run.rows[0], tmp_path))
+
+
+def test_a_traceback_is_shown_once(tmp_path: Path) -> None:
+    run = history([(Kind.SEARCH, failure())])
+    run.add(
+        {"record": "started", "trial": 0, "attempt": 1, "worker": 1, "host": "h", "device": "", "time": 0.0}
+    )
+    message = {"how": "finished", "message": "ValueError: no luck\nTraceback", "seconds": 1.0, "time": 1.0}
+    run.add({"record": "ended", "trial": 0, "attempt": 1, **message})
+    shown = "\n".join(row_lines(run, run.rows[0], tmp_path))
+    assert (shown.count("no luck"), shown.count("Traceback")) == (2, 1)
+    assert table(run)["message"].tolist() == [b"ValueError: no luck"]
+    assert "Traceback" not in as_csv(run)
 
 
 def test_the_end_says_what_it_cost(tmp_path: Path) -> None:
