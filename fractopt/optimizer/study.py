@@ -74,8 +74,10 @@ class Study:
         settings: Mapping[str, Any] | None = None,
         record: Callable[[Recorded], None] | None = None,
     ) -> None:
-        if budget is not None and budget < 1:
-            raise ValueError(f"the budget must be at least 1 evaluation, got {budget}")
+        if budget is not None and (not isinstance(budget, int | np.integer) or budget < 1):
+            raise ValueError(f"the budget must be a whole number, at least 1 evaluation, got {budget!r}")
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"the seed must be a whole number, at least 0, got {seed!r}")
         if direction not in ("minimize", "maximize"):
             raise ValueError(f"direction must be 'minimize' or 'maximize', got {direction!r}")
         if "default" in anchors and default is None:
