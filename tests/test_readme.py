@@ -37,3 +37,10 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     links = re.findall(r"\]\((?!http|#)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_contributing_says_how_golden_answers_are_made_as_the_suite_does() -> None:
+    suite = (ROOT / "tests" / "contract" / "test_optimizers.py").read_text()
+    command = "FRACTOPT_REGENERATE_GOLDEN=1 python -m pytest tests/contract -k golden"
+    assert command in suite
+    assert command in (ROOT / "CONTRIBUTING.md").read_text()
