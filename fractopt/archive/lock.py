@@ -198,8 +198,12 @@ def _start_time(pid: int) -> int | None:
 def _job() -> tuple[str, int]:
     """Identity of the scheduler's job that survives a requeue, and how often it was restarted."""
     if job := os.environ.get("SLURM_JOB_ID"):
-        return f"slurm:{job}", int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0)
+        return f"slurm:{job}", _whole(os.environ.get("SLURM_RESTART_COUNT", ""))
     if job := os.environ.get("OAR_JOB_ID"):
         # An idempotent OAR job comes back under a higher job id of the same array.
-        return f"oar:{os.environ.get('OAR_ARRAY_ID', job)}", int(job)
+        return f"oar:{os.environ.get('OAR_ARRAY_ID', job)}", _whole(job)
     return "", 0
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isdecimal() else 0

@@ -213,9 +213,10 @@ def _workers(count: int | None) -> tuple[Transport, Callable[[int], NoReturn]]:
             serve()
         ranks = MpiTransport()
         return ranks, ranks.leave
-    if count is None and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    tasks = os.environ.get("SLURM_NTASKS", "")
+    if count is None and tasks.isdecimal() and int(tasks) > 1:
         raise click.UsageError(
-            f"SLURM gave this job {os.environ['SLURM_NTASKS']} tasks, but no launcher started this "
+            f"SLURM gave this job {tasks} tasks, but no launcher started this "
             f"process: use mpirun fractopt run ..., or say --workers N to run N local processes"
         )
     from fractopt.parallel.processes import ProcessesTransport

@@ -68,9 +68,10 @@ class Config:
         """Seconds from now until the run should have ended, None where nobody set an end."""
         if self.run.walltime != "auto":
             return self.run.walltime
-        if end := os.environ.get("SLURM_JOB_END_TIME"):
+        end, total = (os.environ.get(n, "") for n in ("SLURM_JOB_END_TIME", "OAR_JOB_WALLTIME_SECONDS"))
+        if end.isdecimal():
             return max(float(end) - time.time() - 60.0, 1.0)
-        if total := os.environ.get("OAR_JOB_WALLTIME_SECONDS"):
+        if total.isdecimal():
             return max(float(total) - 120.0, 1.0)  # counted from the job's start, shortly before ours
         return None
 

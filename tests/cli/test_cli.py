@@ -634,3 +634,12 @@ def test_srun_without_mpi_and_slurm_without_srun_are_refused_with_the_reason(tmp
     assert done.returncode == 2
     assert "--workers is for a run without a launcher" in message(done)
     assert not (tmp_path / "runs").exists()
+
+
+def test_variables_of_schedulers_that_hold_no_number_are_as_if_unset(tmp_path: Path) -> None:
+    write(tmp_path, budget=2)
+    odd = {"SLURM_NTASKS": "", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "x", "SLURM_JOB_END_TIME": "NONE"}
+    done = fractopt(tmp_path, "run", "c.toml", "--set", "run.walltime=auto", **odd)
+    assert done.returncode == 0, done.stderr
+    done = fractopt(tmp_path, "run", "c.toml", "--out", "o", OAR_JOB_ID="abc", OAR_JOB_WALLTIME_SECONDS="x")
+    assert done.returncode == 0, done.stderr

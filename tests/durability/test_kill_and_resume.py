@@ -1,6 +1,5 @@
 """A few instants of `kill_and_resume.py`; run that script for as many as you like."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,12 @@ from kill_and_resume import CONFIG, one_instant
 
 from fractopt.config.read import read_config
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "parallel"))
+
+from ranks import MPIRUN, needs_mpi
+
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = needs_mpi
 
 
 @pytest.fixture
@@ -24,13 +28,11 @@ def told_to_mpirun(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, value)
 
 
-@pytest.mark.mpi
-@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed")
 @pytest.mark.usefixtures("told_to_mpirun")
 @pytest.mark.parametrize("delay_s", [2.3, 3.1])
 def test_nothing_is_lost_when_mpirun_is_killed(tmp_path: Path, delay_s: float) -> None:
     config = tmp_path / "run.toml"
     config.write_text(CONFIG)
-    command = ["mpirun", "-n", "3", sys.executable, "-m", "fractopt", "run", str(config)]
+    command = [str(MPIRUN), "-n", "3", sys.executable, "-m", "fractopt", "run", str(config)]
     command += ["--out", str(tmp_path / "run"), "--resume"]
     one_instant(command, tmp_path / "run", delay_s, read_config(config).run.budget)
