@@ -5,18 +5,22 @@ One worker, so that each decision knows all earlier results.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fractopt.objective.functions import Problem, find
 from fractopt.optimizer import registry
+from fractopt.optimizer.base import Optimizer
+from fractopt.optimizer.fda import FDA
 from fractopt.optimizer.study import Study
 from fractopt.space import FloatArray
-from fractopt.tree import BoxTree
+from fractopt.tree import BoxTree, DirectSearch
 
 CHECKPOINTS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
@@ -26,8 +30,10 @@ class Run:
     """One optimizer, one seed.
 
     values (n,) and points (n, d), in native values, in order; n is less than the budget where the search
-    was exhausted. `boxes` (m, 2, d) are the lower and upper corners of the final leaves, None
-    without a tree. `cpu_s` is the time of all decisions together, the function's own excluded.
+    was exhausted. `boxes` (m, 2, d) are the lower and upper corners of the final leaves, `balls`
+    (m, 2, d) the centres of FDA's regions and their radii, which differ by axis where the ranges do;
+    None for an optimizer that has no such regions. `cpu_s` is the time of all decisions together, the
+    function's own excluded.
     """
 
     optimizer: str
@@ -36,6 +42,7 @@ class Run:
     values: FloatArray
     points: FloatArray
     boxes: FloatArray | None
+    balls: FloatArray | None
     cpu_s: float
 
     def regret(self, evaluations: int) -> float:
@@ -102,7 +109,9 @@ def run_benchmark(name: str, optimizers: Sequence[str], budget: int, seeds: int)
 
     `name` is a test function, with ":5" behind it for another dimension than its own (or than 2), and
     ":shifted" to move its minimum; seed s has shift s, the same for all optimizers. A function with
-    its minimum at the centre of its box is always shifted: trees evaluate the centre first.
+    its minimum at the centre of its box is always shifted: trees evaluate the centre first. The functions
+    soco_1 to soco_6 take the shifts of SOCO 2011, the same for all seeds, where the environment variable
+    FRACTOPT_SOCO2011 names a folder with f1_shift.txt to f6_shift.txt.
 
     Raises ValueError for an unknown function or optimizer, or a dimension the function does not have.
     """
@@ -118,7 +127,7 @@ def run_benchmark(name: str, optimizers: Sequence[str], budget: int, seeds: int)
     runs: dict[str, tuple[Run, ...]] = {}
     for optimizer in dict.fromkeys(optimizers):
         runs[optimizer] = tuple(
-            _run(find(function_name).at(dimension, seed if shifted else None), optimizer, budget, seed)
+            _run(_problem(function_name, dimension, seed if shifted else None), optimizer, budget, seed)
             for seed in range(seeds)
         )
     return Benchmark(function_name, plain.dimension, shifted, plain.minimum, budget, runs)
@@ -157,6 +166,19 @@ def _parse(name: str) -> tuple[str, int | None, bool]:
     return function, dimension, shifted
 
 
+def _problem(name: str, dimension: int | None, shift_seed: int | None) -> Problem:
+    folder = os.environ.get("FRACTOPT_SOCO2011", "")
+    if not (folder and name.startswith("soco_")):
+        return find(name).at(dimension, shift_seed)
+    problem = find(name).at(dimension)
+    shift = np.loadtxt(Path(folder) / f"f{name.removeprefix('soco_')}_shift.txt").ravel()
+    if len(shift) < problem.dimension:
+        raise ValueError(
+            f"{folder} has shifts of {len(shift)} dimensions for {name}, not {problem.dimension}"
+        )
+    return problem.shifted(shift[: problem.dimension])
+
+
 def _run(problem: Problem, optimizer: str, budget: int, seed: int) -> Run:
     study = Study(problem.space, optimizer, budget, seed=seed)
     cpu_s, values, points = 0.0, [], []
@@ -173,10 +195,30 @@ def _run(problem: Problem, optimizer: str, budget: int, seed: int) -> Run:
             started = time.process_time()
             study.tell(trial, values[-1])
             cpu_s += time.process_time() - started
-    boxes = None
-    tree = getattr(study.optimizer, "tree", None)
-    if isinstance(tree, BoxTree):
+    corners, balls = _regions(study.optimizer)
+    extent = problem.high - problem.low
+    return Run(
+        optimizer,
+        seed,
+        problem,
+        np.array(values),
+        np.array(points),
+        None if corners is None else problem.low + corners * extent,
+        None
+        if balls is None
+        else np.stack([problem.low + balls[:, 0] * extent, balls[:, 1] * extent], axis=1),
+        cpu_s,
+    )
+
+
+def _regions(optimizer: Optimizer) -> tuple[FloatArray | None, FloatArray | None]:
+    """The boxes (lower and upper corners) and the balls (centres and radii) of the unit cube, (m, 2, d)."""
+    tree = getattr(optimizer, "tree", None)
+    if isinstance(tree, BoxTree | DirectSearch):
         leaves = tree.leaves()
-        corners = np.stack([tree.lowers(leaves), tree.uppers(leaves)], axis=1)  # (m, 2, d)
-        boxes = problem.low + corners * (problem.high - problem.low)
-    return Run(optimizer, seed, problem, np.array(values), np.array(points), boxes, cpu_s)
+        return np.stack([tree.lowers(leaves), tree.uppers(leaves)], axis=1), None
+    if isinstance(optimizer, FDA) and optimizer.settings.geometry == "sphere":
+        search = optimizer.search
+        regions = [(search.centre(i), search.radius(search.level(i))) for i in range(len(search))]
+        return None, np.array([[centre, np.full(len(centre), radius)] for centre, radius in regions])
+    return None, None

@@ -1,4 +1,4 @@
-"""The picture of a benchmark in two dimensions: contours, the points in their order, the tree's boxes."""
+"""The picture of a benchmark in two dimensions: contours, points in their order, boxes or balls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from fractopt.report.benchmark import Benchmark, Run
 
 _PANEL = 3.3  # inches
 _NUMBERED = 9  # points that carry their number
-_TITLES = {"soo": "SOO", "lhs": "LHS", "random": "random", "sobol": "Sobol'", "grid": "grid"}
+_TITLES = {
+    "direct": "DIRECT",
+    "direct-l": "DIRECT-L",
+    "fda": "FDA",
+    "lhs": "LHS",
+    "sequool": "SequOOL",
+    "sobol": "Sobol'",
+    "soo": "SOO",
+}
 
 
 def draw(benchmark: Benchmark, path: Path) -> None:
@@ -54,7 +62,7 @@ def draw(benchmark: Benchmark, path: Path) -> None:
 
 
 def _panel(axes: Any, run: Run, order: Any) -> Any:
-    from matplotlib.collections import PolyCollection
+    from matplotlib.collections import EllipseCollection, PolyCollection
     from matplotlib.patheffects import withStroke
 
     problem = run.problem
@@ -73,6 +81,21 @@ def _panel(axes: Any, run: Run, order: Any) -> Any:
             list(corners.reshape(-1, 4, 2)), facecolors="none", edgecolors="#1f4e8c", linewidths=0.6, zorder=2
         )
         axes.add_collection(outlines)
+
+    if run.balls is not None:
+        balls = EllipseCollection(
+            2 * run.balls[:, 1, 0],
+            2 * run.balls[:, 1, 1],
+            np.zeros(len(run.balls)),
+            units="xy",
+            offsets=run.balls[:, 0],
+            offset_transform=axes.transData,
+            facecolors="none",
+            edgecolors="#1f4e8c",
+            linewidths=0.6,
+            zorder=2,
+        )
+        axes.add_collection(balls)
 
     number = np.arange(1, len(run.values) + 1)
     # The first points on top: they are the fewest, and show where the search began.

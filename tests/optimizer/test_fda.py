@@ -149,7 +149,7 @@ def test_rosenbrock_with_a_shift_of_our_own() -> None:
 
 @pytest.mark.parametrize(
     ("dimension", "budget", "depth"),
-    [(5, 30, 1), (5, 50, 2), (5, 100, 3), (5, 200, 5), (10, 50, 1), (10, 100, 2), (10, 200, 3), (2, 200, 5)],
+    [(5, 30, 1), (5, 100, 1), (5, 300, 2), (5, 600, 3), (10, 200, 1), (10, 600, 2), (2, 200, 2), (2, 500, 5)],
 )
 def test_the_depth_is_chosen_so_that_exploitation_is_reached(dimension: int, budget: int, depth: int) -> None:
     study = Study(cube(dimension), "fda", budget)

@@ -37,6 +37,35 @@ def test_the_boxes_are_the_trees_leaves() -> None:
     assert sides.prod(axis=1).sum() == pytest.approx(15 * 15)
 
 
+def test_every_tree_has_its_boxes_and_fda_its_balls() -> None:
+    result = run_benchmark("branin", ["direct", "direct-l", "sequool", "fda", "random"], 120, 1)
+    for name in ("direct", "direct-l", "sequool"):
+        (run,) = result.runs[name]
+        assert run.boxes is not None
+        assert run.balls is None
+        sides = run.boxes[:, 1] - run.boxes[:, 0]
+        assert sides.prod(axis=1).sum() == pytest.approx(15 * 15)
+    (fda,) = result.runs["fda"]
+    assert fda.boxes is None
+    assert fda.balls is not None
+    assert fda.balls[0].tolist() == [[2.5, 7.5], [7.5, 7.5]]  # the root: inscribed
+    assert fda.balls[1:5, 1] == pytest.approx(np.full((4, 2), 7.5 * (2**0.5 - 1)))
+    assert result.runs["random"][0].boxes is result.runs["random"][0].balls is None
+
+
+def test_soco_takes_the_shifts_of_the_files_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own,) = run_benchmark("soco_1:3", ["random"], 5, 1).runs["random"]
+    (tmp_path / "f1_shift.txt").write_text("-39.5  58.75 -46.25 12.0")
+    monkeypatch.setenv("FRACTOPT_SOCO2011", str(tmp_path))
+    runs = run_benchmark("soco_1:3", ["random"], 5, 2).runs["random"]
+    assert [run.problem.minimisers.tolist() for run in runs] == [[[-39.5, 58.75, -46.25]]] * 2
+    assert own.problem.minimisers.tolist() != runs[0].problem.minimisers.tolist()
+    with pytest.raises(ValueError, match="shifts of 4 dimensions for soco_1, not 5"):
+        run_benchmark("soco_1:5", ["random"], 5, 1)
+
+
 def test_the_table() -> None:
     lines = table_lines(run_benchmark("himmelblau", ["grid", "soo"], 121, 2))
     assert lines[0].startswith("himmelblau in 2 dimensions: best value found minus the minimum (0), median")
@@ -54,7 +83,7 @@ def test_json() -> None:
     assert set(record["optimizers"]["grid"]["median_regret"]) == {"10", "12"}
 
 
-@pytest.mark.parametrize("optimizers", [["soo"], ["random", "lhs", "sobol", "grid", "soo"]])
+@pytest.mark.parametrize("optimizers", [["soo"], ["random", "lhs", "grid", "direct", "fda"]])
 def test_the_picture(tmp_path: Path, optimizers: list[str]) -> None:
     draw(run_benchmark("himmelblau", optimizers, 30, 1), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"

@@ -49,9 +49,9 @@ void FdaSearch::set_budget(std::int64_t evaluations) {
     if (settings_.depth > 0 || expansions_ > 0) {
         return;  // the tree stays what it is
     }
-    // Two thirds of the budget at most may go before the first local search.
+    // A tenth of the budget at most may go before the first local search.
     k_ = deepest_by_budget;
-    while (k_ > 1 && before_exploitation(k_) > evaluations / 3 * 2) {
+    while (k_ > 1 && before_exploitation(k_) > evaluations / 10) {
         --k_;
     }
 }
