@@ -73,6 +73,7 @@ class History:
         self.budget = 0
         self.stopped: str | None = None
         self.complete = False
+        self.failed = False  # the last master gave up: going on needs somebody who looks first
         self.workers: dict[int, Record] = {}
         self.tests: dict[int, Record] = {}
         self._sessions: list[_Session] = []
@@ -87,7 +88,7 @@ class History:
             return
         kind = record.get("record")
         if kind == "master":
-            self.complete = False
+            self.complete = self.failed = False
             self.workers.clear()
             self._sessions.append(_Session(record["time"], record["time"]))
         elif kind == "worker":
@@ -104,6 +105,7 @@ class History:
             self.tests[record["trial"]] = record
         elif kind == "closed":
             self.complete = bool(record["complete"])
+            self.failed = bool(record.get("failed", False))
 
     def _add_event(self, event: Recorded) -> None:
         self.events.append(event)

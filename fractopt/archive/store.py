@@ -57,9 +57,10 @@ class Archive:
 
     @classmethod
     def create(cls, directory: Path, manifest: Manifest, config: str, meta: Mapping[str, Any]) -> Archive:
-        """Start a run in `directory`, which must be new or empty.
+        """Start a run in `directory`, which must be new or empty, or hold a run that proposed nothing.
 
-        Raises ArchiveError where there is something in it already.
+        Such a run, ended by a mistake in its configuration, has nothing to lose and gives way. Raises
+        ArchiveError where there is something else in it already.
         """
         _refuse_to_start(directory)
         (directory / "journal").mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,9 @@ class Archive:
         lock = Lock.acquire(directory / "LOCK")
         try:
             _refuse_to_start(directory)  # a master that was faster may have come and gone since
+            (directory / "archive.h5").unlink(missing_ok=True)
+            for segment in (directory / "journal").glob("*.wal"):
+                segment.unlink()
             return cls._open(directory, lock, _Stored(manifest, [], None, 1), config, meta)
         except BaseException:
             lock.release()
@@ -154,9 +158,17 @@ class Archive:
         self._next_snapshot = time.monotonic() + max(2.0, took / SNAPSHOT_SHARE)
         self._fresh = 0
 
-    def close(self, *, complete: bool, reason: str) -> None:
+    def close(self, *, complete: bool, reason: str, failed: bool = False) -> None:
         """The last record, the last snapshot, and the lock given back."""
-        self.note({"record": "closed", "complete": complete, "reason": reason, "time": time.time()})
+        self.note(
+            {
+                "record": "closed",
+                "complete": complete,
+                "failed": failed,
+                "reason": reason,
+                "time": time.time(),
+            }
+        )
         self.commit()
         self.snapshot()
         self.abandon()
@@ -186,16 +198,23 @@ def is_run(directory: Path) -> bool:
     return (directory / "archive.h5").exists() or any((directory / "journal").glob("*.wal"))
 
 
+def has_begun(directory: Path) -> bool:
+    """Whether there is a run in `directory` that has proposed anything: that has something to lose."""
+    return is_run(directory) and any("event" in record for record in _read(directory).records)
+
+
 def _refuse_to_start(directory: Path) -> None:
     """Raise ArchiveError where a new run cannot begin without touching something that is there.
 
     What a master that died in its first moments left behind is no obstacle: empty folders, a LOCK.
     """
-    if is_run(directory):
+    if has_begun(directory):
         raise ArchiveError(
             f"{directory} holds a run already. Continue it with --resume, or choose another directory "
             f"with --out. Nothing was changed."
         )
+    if is_run(directory):
+        return
     if directory.exists() and not directory.is_dir():
         raise ArchiveError(f"{directory} is a file, not a directory: choose another with --out")
     ours = {"LOCK", "run.toml", "meta.json"}

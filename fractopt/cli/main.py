@@ -74,7 +74,9 @@ def init(path: Path) -> None:
 @main.command()
 @click.argument("directory", type=DIRECTORY)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-@click.option("--check", "check_", is_flag=True, help="Only the exit code: 0 complete, 75 resumable.")
+@click.option(
+    "--check", "check_", is_flag=True, help="Only the exit code: 0 complete, 75 resumable, 1 failed."
+)
 @reporting
 def status(directory: Path, as_json: bool, check_: bool) -> None:
     """What the run in DIRECTORY does just now, from its files alone."""
@@ -88,7 +90,8 @@ def status(directory: Path, as_json: bool, check_: bool) -> None:
         for line in status_lines(report):
             click.echo(line)
     if check_:
-        raise SystemExit(Exit.DONE if report["state"] == "complete" else Exit.RESUMABLE)
+        codes = {"complete": Exit.DONE, "failed": Exit.FAILED}
+        raise SystemExit(codes.get(report["state"], Exit.RESUMABLE))
 
 
 @main.command()

@@ -104,7 +104,7 @@ def _run(
     archive = _open(config, directory, resume)
     try:
         ending = _master(config, archive, transport, signals)
-        archive.close(complete=ending.complete, reason=ending.reason)
+        archive.close(complete=ending.complete, reason=ending.reason, failed=ending.failed)
     except OSError as error:
         archive.abandon()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -122,12 +122,17 @@ def _run(
 
 
 def _open(config: Config, directory: Path, resume: bool) -> Archive:
-    from fractopt.archive.store import Archive, is_run
+    from fractopt.archive.store import Archive, has_begun
+    from fractopt.config.mistakes import ConfigError
 
-    if resume and is_run(directory):
+    if resume and has_begun(directory):
         in_a_job = any(name in os.environ for name in ("SLURM_JOB_ID", "OAR_JOB_ID"))
         archive = Archive.resume(directory, config.manifest(), config.text, _meta(), watch=in_a_job)
         told = len(archive.history.evaluations)
+        if config.run.budget < told:
+            archive.abandon()
+            more = f"is below the {told} evaluations that {directory} has; give {told} or more"
+            raise ConfigError(str(config.source), [f"run.budget: {config.run.budget} {more}"])
         log.info("resuming %s: %d of %d evaluations are there", directory, told, config.run.budget)
         return archive
     archive = Archive.create(directory, config.manifest(), config.text, _meta())
@@ -186,11 +191,10 @@ def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
         return Exit.FAILED
     if ending.complete:
         return Exit.DONE
-    log.info("resume with the same command and --resume")
-    if ending.failed and not archive.history.rows:
-        log.info(
-            "to start it with a changed configuration, remove %s first: nothing was evaluated", directory
-        )
+    if archive.history.rows:
+        log.info("resume with the same command and --resume")
+    else:
+        log.info("nothing was evaluated: put right what is wrong, and give the same command again")
     return Exit.FAILED if ending.failed else Exit.RESUMABLE
 
 

@@ -26,7 +26,7 @@ def status(directory: Path) -> dict[str, Any]:
     best, base = history.best, history.anchor(Kind.BASE)
     return {
         "directory": str(directory),
-        "state": "complete" if history.complete else "running" if running else "resumable",
+        "state": _state(history, running),
         "owner": owner.describe() if owner and running else None,
         "metric": history.manifest.metric,
         "direction": history.manifest.direction,
@@ -43,6 +43,14 @@ def status(directory: Path) -> dict[str, Any]:
         "failures": _failures(history),
         "warnings": list(_warnings(history)),
     }
+
+
+def _state(history: History, running: bool) -> str:
+    if history.complete:
+        return "complete"
+    if running:
+        return "running"
+    return "failed" if history.failed else "resumable"
 
 
 def status_lines(report: dict[str, Any]) -> Iterator[str]:

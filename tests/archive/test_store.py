@@ -18,7 +18,7 @@ from fractopt.archive.history import History
 from fractopt.archive.journal import ArchiveError, read_journal
 from fractopt.archive.store import Archive, is_run, load
 from fractopt.space import Space
-from fractopt.trial import Kind, event_to_json
+from fractopt.trial import Budget, Kind, event_to_json
 
 
 @pytest.fixture(autouse=True)
@@ -60,11 +60,23 @@ def test_a_run_is_made_whole_at_once_and_read_back(directory: Path) -> None:
 
 
 def test_a_directory_that_holds_a_run_is_refused_untouched(directory: Path) -> None:
-    runs.create(directory).close(complete=False, reason="stop")
+    archive = runs.create(directory)
+    archive.record(Budget(5, 5))
+    archive.close(complete=False, reason="stop")
     before = runs.contents(directory)
     with pytest.raises(ArchiveError, match=r"holds a run already\. Continue it with --resume"):
         runs.create(directory)
     assert runs.contents(directory) == before
+
+
+def test_a_run_that_proposed_nothing_gives_way(directory: Path) -> None:
+    runs.create(directory).close(complete=False, reason="no such module", failed=True)
+    assert load(directory).failed
+    archive = runs.create(directory)
+    archive.record(Budget(5, 5))
+    archive.close(complete=True, reason="done")
+    history = load(directory)
+    assert (history.complete, history.failed, len(history.events)) == (True, False, 1)
 
 
 @pytest.mark.parametrize(

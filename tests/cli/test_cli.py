@@ -334,8 +334,10 @@ def test_an_objective_that_cannot_be_set_up_exits_with_1_and_its_own_text(tmp_pa
     assert done.returncode == 1
     assert "there is no module 'nowhere' for the function 'nowhere:f'" in message(done)
     assert "no configuration has a value" in done.stdout
-    # `--resume` would refuse a corrected function: another configuration
-    assert "with a changed configuration, remove runs/c first: nothing was evaluated" in done.stderr
+    assert "nothing was evaluated: put right what is wrong" in done.stderr
+    assert fractopt(tmp_path, "status", "runs/c", "--check").returncode == 1
+    assert fractopt(tmp_path, "run", "c.toml").returncode == 0  # corrected: the directory is free
+    assert fractopt(tmp_path, "run", "c.toml", "--resume", "--budget", "2").returncode == 3
 
 
 def test_a_function_of_the_users_that_always_fails_exits_with_1_and_shows_its_reason(tmp_path: Path) -> None:
