@@ -15,6 +15,7 @@ _PUBLIC = {
     "Study": "fractopt.optimizer.study",
     "load": "fractopt.archive.store",
     "minimize": "fractopt.optimizer.study",
+    "minimize_vectorized": "fractopt.optimizer.vectorized",
 }
 
 __all__ = [*_PUBLIC]
