@@ -7,16 +7,15 @@ saw of a run is on the disk.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from fractopt.archive.history import History
+from fractopt.archive.result import surviving_result
 from fractopt.archive.store import Archive
 from fractopt.optimizer.study import Study
 from fractopt.parallel.crew import Crew
@@ -315,7 +314,7 @@ class Master:
     def _take_up(self) -> None:
         """After a fold: accept results that outlived their master, send the other running trials again."""
         running = {trial.id: trial for trial in self.study.running}
-        results = {number: _surviving_result(self.archive.directory, t) for number, t in running.items()}
+        results = {number: surviving_result(self.archive.directory, t) for number, t in running.items()}
         for row in self.history.rows.values():
             how = "lost" if results.get(row.id) is None else "finished"
             for attempt in row.attempts:
@@ -388,16 +387,3 @@ class Master:
         names = self.history.manifest.objective.get("test_metrics", ())
         found = [f"{name} {outcome.metrics[name]:.6g}" for name in names if name in outcome.metrics]
         return f"          trial {trial:3d} tested: {', '.join(found) or outcome.reason or outcome.status}"
-
-
-def _surviving_result(directory: Path, trial: Trial) -> Outcome | None:
-    """The outcome that the evaluation process of `trial` left behind, if it finished."""
-    try:
-        record = json.loads((directory / "evals" / f"{trial.id:06d}" / "result.json").read_bytes())
-        if record["trial"] != trial.id or record["seed"] != trial.seed:
-            return None
-        outcome = Outcome.from_json(record["outcome"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    # A failure gets its retries from the living; only a result that stands is taken over.
-    return None if outcome.status.is_failure else outcome

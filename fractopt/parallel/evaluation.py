@@ -25,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fractopt.archive.result import evaluation_directory, keep_result
 from fractopt.objective.base import Evaluation, Objective, Report, UnusableError
 from fractopt.parallel.message import (
     MAX_BYTES,
@@ -99,7 +100,7 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
 
     Never raises for what the objective does: an exception is an outcome.
     """
-    place = None if directory is None else directory / "evals" / f"{task.trial:06d}"
+    place = None if directory is None else evaluation_directory(directory, task.trial)
     started = time.monotonic()
     try:
         if place is not None:
@@ -118,7 +119,7 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
         outcome = Outcome(status, seconds=time.monotonic() - started, message=describe(error))
     if place is not None:
         try:
-            _keep(place, task, outcome)
+            keep_result(place, task.trial, task.attempt, task.seed, outcome)
         except OSError as error:
             print(f"the result could not be kept in {place}: {error}", file=sys.stderr)
     return outcome
@@ -187,7 +188,7 @@ def redirected(directory: Path | None, trial: int) -> Iterator[None]:
         yield
         _flush()
         return
-    place = directory / "evals" / f"{trial:06d}"
+    place = evaluation_directory(directory, trial)
     _flush()
     saved = os.dup(1), os.dup(2)
     try:
@@ -242,23 +243,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if names & {"MemoryError", "OutOfMemoryError"}:
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
-
-
-def _keep(place: Path, task: Task, outcome: Outcome) -> None:
-    """Write `result.json` so that it is there whole or not at all, whatever happens."""
-    record = {"trial": task.trial, "attempt": task.attempt, "seed": task.seed, "outcome": outcome.to_json()}
-    temporary = place / f"result.json.{os.getpid()}.tmp"
-    with temporary.open("w") as file:
-        json.dump(record, file, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(place / "result.json")
-    for directory in (place, place.parent):
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 if __name__ == "__main__":

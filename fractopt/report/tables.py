@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fractopt.archive.history import MISSING_INT, History, Row, column_name, table
+from fractopt.archive.result import evaluation_directory
 from fractopt.report.verdict import error_source
 
 
@@ -70,6 +71,6 @@ def row_lines(history: History, row: Row, directory: Path) -> Iterator[str]:
         end = f"{attempt.how} after {attempt.seconds:.1f} s" if attempt.how else "running"
         reason = attempt.message.partition("\n")[0]  # the rest of the last one is above
         yield f"  attempt {attempt.number}: {began}, {where}, {end}" + (f": {reason}" if reason else "")
-    logs = directory / "evals" / f"{row.id:06d}"
+    logs = evaluation_directory(directory, row.id)
     if logs.is_dir():
         yield f"  logs in {logs}: {', '.join(sorted(p.name for p in logs.iterdir()))}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fractopt.archive.history import History, Row
+from fractopt.archive.result import evaluation_directory
 from fractopt.objective.lora.answers import paired_difference, read_answers
 from fractopt.space import BoolArray
 from fractopt.trial import Kind
@@ -113,7 +114,7 @@ def _compare(
 
 def _answers(directory: Path, row: Row, metric: str) -> BoolArray | None:
     try:
-        return read_answers(directory / "evals" / f"{row.id:06d}").get(metric)
+        return read_answers(evaluation_directory(directory, row.id)).get(metric)
     except (OSError, ValueError):
         return None  # an objective that keeps none, or an archive that was moved without its files
 

@@ -1,0 +1,37 @@
+"""evals/ID/result.json: an outcome, kept by the evaluation process itself.
+
+It is there whole or not at all, and survives whoever waited for it: a rank, or the master.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fractopt.archive.durable import replace_file, sync_directory
+from fractopt.trial import Outcome, Trial
+
+
+def evaluation_directory(run: Path, trial: int) -> Path:
+    """Where the files of evaluation number `trial` of the run in `run` are."""
+    return run / "evals" / f"{trial:06d}"
+
+
+def keep_result(directory: Path, trial: int, attempt: int, seed: int, outcome: Outcome) -> None:
+    """Write the result to the evaluation's own `directory`; raises OSError."""
+    record = {"trial": trial, "attempt": attempt, "seed": seed, "outcome": outcome.to_json()}
+    replace_file(directory / "result.json", json.dumps(record, allow_nan=False).encode())
+    sync_directory(directory.parent)
+
+
+def surviving_result(run: Path, trial: Trial) -> Outcome | None:
+    """The outcome that an evaluation process left for `trial`, None where none is usable."""
+    try:
+        record = json.loads((evaluation_directory(run, trial.id) / "result.json").read_bytes())
+        if record["trial"] != trial.id or record["seed"] != trial.seed:
+            return None
+        outcome = Outcome.from_json(record["outcome"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    # A failure gets its retries from the living; only a result that stands is taken over.
+    return None if outcome.status.is_failure else outcome
