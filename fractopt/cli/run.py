@@ -211,7 +211,8 @@ def _workers(count: int | None) -> tuple[Transport, Callable[[int], NoReturn]]:
                 "--workers is for a run without a launcher; mpirun -n N gives N - 1 workers"
             )
         check_mpi()
-        from fractopt.parallel.mpi import MpiTransport, is_master, serve
+        from fractopt.parallel.mpi import MpiTransport, is_master
+        from fractopt.parallel.rank import serve
 
         if not is_master():
             serve()

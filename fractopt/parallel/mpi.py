@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import NoReturn
 
@@ -39,7 +38,7 @@ from fractopt.parallel.message import (
     decode,
     encode,
 )
-from fractopt.parallel.worker import COMMAND, STUCK_S
+from fractopt.parallel.worker import STUCK_S
 
 log = logging.getLogger(__name__)
 
@@ -308,13 +307,6 @@ class MpiTransport:
 
     def _order(self, worker: int, message: Place | Setup | Task | Stop) -> None:
         self._post.send(worker, Tag.ORDER, encode(message))
-
-
-def serve(command: Sequence[str] = COMMAND) -> NoReturn:
-    """All that a worker rank does, to its end: see `rank`, which builds on this module."""
-    from fractopt.parallel import rank
-
-    rank.serve(command)
 
 
 def fault_tolerant_job() -> bool:
