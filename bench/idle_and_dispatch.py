@@ -138,10 +138,10 @@ def role(name: str, workers: int) -> None:
         print(json.dumps(measure(processes, workers)))
         processes.close(5.0)
         return
-    from fractopt.parallel import mpi
+    from fractopt.parallel import mpi, rank
 
     if not mpi.is_master():
-        mpi.serve(COMMAND)
+        rank.serve(COMMAND)
     transport = mpi.MpiTransport()
     print(json.dumps(measure(transport, workers)))
     transport.leave(0)
