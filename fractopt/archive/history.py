@@ -164,17 +164,18 @@ class History:
     @property
     def best(self) -> Row | None:
         """The best observed configuration: of equal ones the oldest; never the base model."""
-        sign = -1.0 if self.manifest.direction == "maximize" else 1.0
         rows = [r for r in self.evaluations if r.outcome and r.outcome.has_value and r.kind is not Kind.BASE]
-        return min(rows, key=lambda row: sign * row.value, default=None)
+        return min(rows, key=self._loss, default=None)
 
     def finalists(self, count: int) -> list[Row]:
         """The anchors that have a value, and the `count` best other configurations, best first."""
-        sign = -1.0 if self.manifest.direction == "maximize" else 1.0
         rows = [row for row in self.evaluations if row.outcome is not None and row.outcome.has_value]
         anchors = [row for row in rows if row.kind in (Kind.BASE, Kind.DEFAULT)]
         others = [row for row in rows if row.kind is Kind.SEARCH]
-        return anchors + sorted(others, key=lambda row: (sign * row.value, row.id))[:count]
+        return anchors + sorted(others, key=lambda row: (self._loss(row), row.id))[:count]
+
+    def _loss(self, row: Row) -> float:
+        return self.manifest.sign * row.value
 
     def anchor(self, kind: Kind) -> Row | None:
         """The evaluated base model or default configuration, where the run has one."""

@@ -66,6 +66,11 @@ class Manifest:
             lines.append(f"space: its parameters are {mine} in this order in the archive, now {others}")
         return lines
 
+    @property
+    def sign(self) -> float:
+        """What makes a loss, of which less is better, of a value: -1 where the run maximises."""
+        return -1.0 if self.direction == "maximize" else 1.0
+
     def decoded_space(self) -> Space:
         return Space.from_dict(self.space)
 

@@ -21,6 +21,7 @@ from fractopt.config.mistakes import ConfigError, Mistakes, one_of
 from fractopt.config.tables import File, RunTable
 from fractopt.master import FailurePolicy, TestPlan
 from fractopt.objective import registry as objectives
+from fractopt.objective.base import ObjectiveSettings
 from fractopt.optimizer import registry as optimizers
 from fractopt.optimizer.base import Optimizer
 from fractopt.parallel.message import Limits
@@ -299,7 +300,7 @@ class _Checker:
             self.mistakes.say(
                 "test.metrics", f"the objective {kind!r} has no test metrics; leave the table out"
             )
-        checked = self.mistakes.validate_settings(cls, settings, ("objective",))
+        checked: ObjectiveSettings | None = self.mistakes.validate_settings(cls, settings, ("objective",))
         if checked is not None and space is not None:
             for mistake in checked.mistakes(space):
                 name, colon, rest = mistake.partition(": ")

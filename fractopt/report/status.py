@@ -132,6 +132,6 @@ def _warnings(history: History) -> Iterator[str]:
     best, base = history.best, history.anchor(Kind.BASE)
     if base is None or base.outcome is None or not base.outcome.has_value or told < 20:
         return
-    sign = 1.0 if history.manifest.direction == "maximize" else -1.0
+    sign = -history.manifest.sign
     if best is None or sign * (best.value - base.value) <= 0:
         yield f"after {told} evaluations nothing beats the untuned model: look at the space and the data"

@@ -48,7 +48,7 @@ def comparisons(history: History, directory: Path) -> list[Comparison]:
     best = history.best
     if best is None or best.outcome is None:
         return []
-    sign = -1.0 if history.manifest.direction == "minimize" else 1.0
+    sign = -history.manifest.sign  # a difference is positive where the best is better
     found = []
     for kind in (Kind.BASE, Kind.DEFAULT):
         anchor = history.anchor(kind)
