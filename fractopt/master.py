@@ -112,7 +112,7 @@ class Master:
         self._unusable: dict[int, str] = {}
         self._ending: Ending | None = None
         self._stop: str | None = None
-        self._failures = sum(n for status, n in self.history.counts().items() if Status(status).is_failure)
+        self._failures = self.history.failures
         self._next_board = 0.0
 
     @property

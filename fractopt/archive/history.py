@@ -15,7 +15,7 @@ import numpy as np
 from fractopt.archive.journal import Record
 from fractopt.archive.manifest import Manifest
 from fractopt.space import FloatArray, Value
-from fractopt.trial import Asked, Budget, Kind, Outcome, Recorded, Stopped, Told, event_from_json
+from fractopt.trial import Asked, Budget, Kind, Outcome, Recorded, Status, Stopped, Told, event_from_json
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,11 @@ class History:
             assert row.outcome is not None
             counts[row.outcome.status.value] = counts.get(row.outcome.status.value, 0) + 1
         return counts
+
+    @property
+    def failures(self) -> int:
+        """Number of evaluations whose status is a failure; diverged and pruned ones are none."""
+        return sum(n for status, n in self.counts().items() if Status(status).is_failure)
 
 
 # Stated missing values of the table: NaN for floats, this for integers, "" for text.

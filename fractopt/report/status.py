@@ -11,7 +11,7 @@ from typing import Any
 from fractopt.archive.history import History
 from fractopt.archive.lock import is_alive, read_owner
 from fractopt.archive.store import load
-from fractopt.trial import Kind, Status
+from fractopt.trial import Kind
 
 STALE_S = 120.0  # a board older than this says nothing about the present
 
@@ -126,7 +126,7 @@ def _failures(history: History, last: int = 3) -> list[dict[str, Any]]:
 
 def _warnings(history: History) -> Iterator[str]:
     told = len(history.evaluations)
-    failed = sum(n for name, n in history.counts().items() if Status(name).is_failure)
+    failed = history.failures
     if told and failed > 0.3 * told:
         yield f"{failed} of {told} evaluations failed; the last reasons are above"
     best, base = history.best, history.anchor(Kind.BASE)
