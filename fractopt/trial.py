@@ -300,6 +300,49 @@ class Scored:
 
 
 @dataclass(frozen=True, eq=False)
+class Fitted:
+    """A model of the losses was fitted to the first `count` of them.
+
+    `lengthscale` (d,) in units of the cube, `signal` and `noise` variances and constant `mean` of a
+    Gaussian process for the losses under the map `warp` with `constants` (8,), as
+    `fractopt.surrogate.transform.Transform` has them. Floating point decides them, so they are
+    recorded and never computed again.
+    """
+
+    count: int
+    lengthscale: FloatArray
+    signal: float
+    noise: float
+    mean: float
+    warp: str
+    constants: FloatArray
+    type: ClassVar[str] = "fitted"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "count": self.count,
+            "lengthscale": _numbers_to_json(self.lengthscale),
+            "signal": number_to_json(self.signal),
+            "noise": number_to_json(self.noise),
+            "mean": number_to_json(self.mean),
+            "warp": self.warp,
+            "constants": _numbers_to_json(self.constants),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Fitted:
+        return cls(
+            count=int(record["count"]),
+            lengthscale=_floats(record["lengthscale"]),
+            signal=float(record["signal"]),
+            noise=float(record["noise"]),
+            mean=float(record["mean"]),
+            warp=str(record["warp"]),
+            constants=_floats(record["constants"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Stopped:
     """The search is over before its budget: nothing is left to propose."""
 
@@ -314,10 +357,10 @@ class Stopped:
         return cls(str(record["reason"]))
 
 
-Recorded: TypeAlias = Budget | Asked | Told | Expanded | Selected | Scored | Stopped
+Recorded: TypeAlias = Budget | Asked | Told | Expanded | Selected | Scored | Fitted | Stopped
 Event: TypeAlias = Recorded | Observed
 _RECORDED: dict[str, type[Recorded]] = {
-    cls.type: cls for cls in (Budget, Asked, Told, Expanded, Selected, Scored, Stopped)
+    cls.type: cls for cls in (Budget, Asked, Told, Expanded, Selected, Scored, Fitted, Stopped)
 }
 
 
