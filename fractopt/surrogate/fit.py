@@ -64,15 +64,18 @@ def fit(
     *,
     known_noise: FloatArray | None = None,
     begin: Sequence[Hyperparameters] | None = None,
+    noise: tuple[float, float] = NOISE,
     steps: int = 40,
 ) -> Fit:
     """The maximum a posteriori over all starts.
 
     `x` (n, p) are features, `y` (n,) standardised outcomes, `owner` (p,) the parameter of each feature,
-    `known_noise` (n,) the part of each observation's noise variance that is known.
+    `known_noise` (n,) the part of each observation's noise variance that is known, `noise` the prior of
+    the rest: (location, spread) of its logarithm.
     """
     dimension = int(owner.max()) + 1
-    density = _Density(x, y, owner, np.zeros(len(y)) if known_noise is None else known_noise)
+    known = np.zeros(len(y)) if known_noise is None else known_noise
+    density = _Density(x, y, owner, known, noise)
     best: tuple[float, FloatArray] | None = None
     bounds = [LENGTHSCALES] * dimension + [SIGNALS, NOISES]
     lows, highs = np.array(bounds).T
@@ -99,12 +102,19 @@ def fit(
 class _Density:
     """The negative log posterior density of theta = log (lengthscale (d,), signal, noise)."""
 
-    def __init__(self, x: FloatArray, y: FloatArray, owner: IntArray, known_noise: FloatArray) -> None:
+    def __init__(
+        self,
+        x: FloatArray,
+        y: FloatArray,
+        owner: IntArray,
+        known_noise: FloatArray,
+        noise: tuple[float, float],
+    ) -> None:
         self.x, self.y, self.owner, self.known_noise = x, y, owner, known_noise
         self.dimension = int(owner.max()) + 1
         location = _lengthscale_location(self.dimension)
-        self.location = np.array([*[location] * self.dimension, SIGNAL[0], NOISE[0]])
-        self.spread = np.array([*[LENGTHSCALE_SPREAD] * self.dimension, SIGNAL[1], NOISE[1]])
+        self.location = np.array([*[location] * self.dimension, SIGNAL[0], noise[0]])
+        self.spread = np.array([*[LENGTHSCALE_SPREAD] * self.dimension, SIGNAL[1], noise[1]])
 
     def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
         n = len(self.y)

@@ -8,7 +8,7 @@ import numpy as np
 
 from fractopt.space import FloatArray, Space
 from fractopt.surrogate.features import Features
-from fractopt.surrogate.fit import fit, starts
+from fractopt.surrogate.fit import NOISE, fit, starts
 from fractopt.surrogate.gp import Hyperparameters, Posterior
 from fractopt.surrogate.transform import WARPS, Transform, learn
 
@@ -33,11 +33,13 @@ def choose(
     *,
     previous: Choice | None = None,
     warps: tuple[str, ...] = WARPS,
+    noise: tuple[float, float] = NOISE,
 ) -> Choice:
     """Fit to losses (n,), +inf for none, at the points `unit` (n, d) with standard errors `stderr` (n,).
 
     The warp is the one of `warps` under which the losses themselves are likeliest. `previous` is
-    where the search for hyperparameters begins, beside its usual starts.
+    where the search for hyperparameters begins, beside its usual starts, `noise` the prior of the noise
+    variance as in `fit`.
     """
     if len(loss) > MOST_FITTED:
         order = np.argsort(loss, kind="stable")
@@ -60,9 +62,8 @@ def choose(
                 else [previous.parameters, *begin]
             )
         outcome = transform(loss)
-        found = fit(
-            x, outcome, features.owner, known_noise=outcome_variance(transform, loss, stderr), begin=begin
-        )
+        known = outcome_variance(transform, loss, stderr)
+        found = fit(x, outcome, features.owner, known_noise=known, begin=begin, noise=noise)
         density = found.density + float(transform.log_derivative(loss[finite]).sum())
         if best is None or density > best[0]:
             best = (density, Choice(transform, found.parameters))
