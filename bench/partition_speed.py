@@ -169,7 +169,7 @@ def resume(n: int, d: int) -> list[str]:
         return ((x - shift) ** 2).sum(axis=1)
 
     lines = []
-    for name in ("direct", "sequool", "soo"):
+    for name in OURS:
         with tempfile.TemporaryDirectory() as folder:
             journal = JournalWriter(Path(folder), {"manifest": {}}, None, 1)
             began = time.process_time()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar, TypeAlias
 
@@ -305,8 +305,8 @@ class Fitted:
 
     `lengthscale` (d,) in units of the cube, `signal` and `noise` variances and constant `mean` of a
     Gaussian process for the losses under the map `warp` with `constants` (8,), as
-    `fractopt.surrogate.transform.Transform` has them. Floating point decides them, so they are
-    recorded and never computed again.
+    `fractopt.surrogate.transform.Transform` has them; `rewarped` where that map was chosen anew among
+    all. Floating point decides all this, so it is recorded and never computed again.
     """
 
     count: int
@@ -316,6 +316,7 @@ class Fitted:
     mean: float
     warp: str
     constants: FloatArray
+    rewarped: bool
     type: ClassVar[str] = "fitted"
 
     def to_json(self) -> dict[str, Any]:
@@ -327,6 +328,7 @@ class Fitted:
             "mean": number_to_json(self.mean),
             "warp": self.warp,
             "constants": _numbers_to_json(self.constants),
+            "rewarped": self.rewarped,
         }
 
     @classmethod
@@ -339,7 +341,64 @@ class Fitted:
             mean=float(record["mean"]),
             warp=str(record["warp"]),
             constants=_floats(record["constants"]),
+            rewarped=bool(record["rewarped"]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Many events of one worker in one: what the fast path of cheap functions did in a row.
+
+    Trials first .. first + n - 1, `unit` (n, d), `node` (n,) and `slot` (n,), with their `loss` (n,).
+    Event i of m is KINDS[`kind`[i]] with `sweep`, `depth` and `bound` (m,), as in `Expanded`, and has the
+    next `size`[i] trials, or the next `size`[i] of k items of the tree: `region` (k,), with `axis` (k,) where
+    they are expanded, `score` (k,) where they are scored. The trials of an "asked" are told before the next
+    event.
+    """
+
+    first: int
+    unit: FloatArray
+    node: IntArray
+    slot: IntArray
+    loss: FloatArray
+    kind: IntArray
+    size: IntArray
+    sweep: IntArray
+    depth: IntArray
+    bound: FloatArray
+    region: IntArray
+    axis: IntArray
+    score: FloatArray
+    KINDS: ClassVar[tuple[str, ...]] = ("asked", "expanded", "selected", "scored")
+    type: ClassVar[str] = "block"
+
+    def to_json(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"first": self.first}
+        for column, numbers in self.columns().items():
+            record[column] = _numbers_to_json(numbers) if numbers.dtype == np.float64 else numbers.tolist()
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Block:
+        return cls(
+            first=int(record["first"]),
+            unit=_floats(record["unit"]),
+            node=_ints(record["node"]),
+            slot=_ints(record["slot"]),
+            loss=_floats(record["loss"]),
+            kind=_ints(record["kind"]),
+            size=_ints(record["size"]),
+            sweep=_ints(record["sweep"]),
+            depth=_ints(record["depth"]),
+            bound=_floats(record["bound"]),
+            region=_ints(record["region"]),
+            axis=_ints(record["axis"]),
+            score=_floats(record["score"]),
+        )
+
+    def columns(self) -> dict[str, Any]:
+        """The arrays by name."""
+        return {column.name: getattr(self, column.name) for column in fields(self)[1:]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,10 +416,10 @@ class Stopped:
         return cls(str(record["reason"]))
 
 
-Recorded: TypeAlias = Budget | Asked | Told | Expanded | Selected | Scored | Fitted | Stopped
+Recorded: TypeAlias = Budget | Asked | Told | Expanded | Selected | Scored | Fitted | Block | Stopped
 Event: TypeAlias = Recorded | Observed
 _RECORDED: dict[str, type[Recorded]] = {
-    cls.type: cls for cls in (Budget, Asked, Told, Expanded, Selected, Scored, Fitted, Stopped)
+    cls.type: cls for cls in (Budget, Asked, Told, Expanded, Selected, Scored, Fitted, Block, Stopped)
 }
 
 

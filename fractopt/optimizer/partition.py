@@ -1,7 +1,8 @@
 """What the optimizers of the partition family share: the contract, carried over to the C++ core.
 
 A search in C++ decides and applies on arrays; here its decisions become events and events its state.
-The fast path (`fractopt.optimizer.vectorized`) calls the same search without events in between.
+The fast path (`fractopt.optimizer.vectorized`) calls the same search without events in between, and
+records many of them as one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from fractopt.space import Float, Space
 from fractopt.tree import Search
-from fractopt.trial import Asked, Budget, Event, Expanded, Kind, Recorded, Scored, Selected, Told
+from fractopt.trial import Asked, Block, Budget, Event, Expanded, Kind, Recorded, Scored, Selected, Told
 
 
 class Partition:
@@ -52,6 +53,10 @@ class Partition:
             self.search.apply_selected(event.node, event.sweep)
         elif isinstance(event, Scored):
             self.search.apply_scored(event.node, event.value)
+        elif isinstance(event, Block):
+            columns = event.columns()
+            columns["unit"] = event.unit.reshape(-1, self.space.dimension)  # also where it has no points
+            self.search.apply_block(event.first, **columns)
         elif isinstance(event, Budget):
             self.search.set_budget(event.search)
 

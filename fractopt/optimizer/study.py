@@ -16,7 +16,7 @@ import numpy as np
 from fractopt.optimizer import registry
 from fractopt.optimizer.base import step_stream, trial_seed
 from fractopt.space import Space, Value
-from fractopt.trial import Asked, Budget, Kind, Observed, Outcome, Recorded, Stopped, Told, Trial
+from fractopt.trial import Asked, Block, Budget, Kind, Observed, Outcome, Recorded, Stopped, Told, Trial
 
 # A budget for "as long as there is something to propose".
 UNBOUNDED = 2**53
@@ -269,6 +269,11 @@ class Study:
             self._total, self.stopped = event.total, None
             self._repeats_in_a_row = 0
             self.optimizer.apply(event)
+        elif isinstance(event, Block):
+            raise ValueError(
+                "expected the history of a Study, got one of minimize_vectorized, whose trials have no "
+                "outcomes: go on with minimize_vectorized(..., history=...)"
+            )
         else:
             self._step += 1
             self.optimizer.apply(event)

@@ -2,8 +2,8 @@
 
 `BoxTree` holds the partition of the unit cube that SOO and its relatives grow. The searches of the
 partition family (`SooSearch` and so on) are the optimizer contract in C++: `decide`, `apply`, and the
-loop of the fast path, `run`. The algorithms are told in `fractopt.optimizer`, the methods in
-`_native.pyi`.
+loop of the fast path, `run`, whose events an `EventBlock` keeps. The algorithms are told in
+`fractopt.optimizer`, the methods in `_native.pyi`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ try:
     from fractopt.tree._native import (
         BoxTree,
         DirectSearch,
+        EventBlock,
         FdaSearch,
         Search,
         SectionSearch,
@@ -33,6 +34,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "BoxTree",
     "DirectSearch",
+    "EventBlock",
     "FdaSearch",
     "Search",
     "SectionSearch",

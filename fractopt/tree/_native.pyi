@@ -102,6 +102,33 @@ class BoxTree:
 Edges: TypeAlias = Sequence[Sequence[float]]
 """One entry an axis: empty for a continuous one, else the rising edges of its cells."""
 
+@final
+class EventBlock:
+    """Many events of one worker, as columns: `fractopt.trial.Block` in the making."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int:
+        """Number of events."""
+
+    def columns(
+        self,
+    ) -> tuple[
+        int,
+        FloatArray,
+        IntArray,
+        IntArray,
+        FloatArray,
+        IntArray,
+        IntArray,
+        IntArray,
+        IntArray,
+        FloatArray,
+        IntArray,
+        IntArray,
+        FloatArray,
+    ]:
+        """The fields of `fractopt.trial.Block` in order."""
+
 class Search:
     """A search of the partition family: the optimizer contract on arrays. One item is n = 1."""
 
@@ -126,6 +153,24 @@ class Search:
     ) -> None: ...
     def apply_selected(self, node: IntArray, sweep: int) -> None: ...
     def apply_scored(self, node: IntArray, value: FloatArray) -> None: ...
+    def apply_block(
+        self,
+        first: int,
+        unit: FloatArray,
+        node: IntArray,
+        slot: IntArray,
+        loss: FloatArray,
+        kind: IntArray,
+        size: IntArray,
+        sweep: IntArray,
+        depth: IntArray,
+        bound: FloatArray,
+        region: IntArray,
+        axis: IntArray,
+        score: FloatArray,
+    ) -> None:
+        """The events of a `fractopt.trial.Block`, one after the other; raises ValueError as they do."""
+
     def run(
         self,
         function: Callable[[FloatArray], Any],
@@ -135,11 +180,13 @@ class Search:
         low: Sequence[float],
         high: Sequence[float],
         log: Sequence[bool],
+        block: EventBlock | None = None,
     ) -> tuple[int, float, FloatArray | None, bool]:
         """decide, evaluate, apply, `budget` evaluations long, at most `most` points at once.
 
         `function` takes native points (m, d) and returns m values; NaN counts as +inf. Returns the number
-        of evaluations, the least value, its unit point, and whether nothing was left to propose.
+        of evaluations, the least value, its unit point, and whether nothing was left to propose. `block`
+        is emptied and gets the events; where `function` raises it holds those before that call.
         """
 
 class SectionSearch(Search):

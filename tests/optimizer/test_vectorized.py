@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from fractopt.objective.functions import find
 from fractopt.optimizer.study import Study
 from fractopt.optimizer.vectorized import minimize_vectorized
 from fractopt.space import Float, FloatArray, Int, Space
-from fractopt.trial import Asked, Recorded, Told, event_from_json, event_to_json
+from fractopt.trial import Block, Budget, Recorded, Told, event_from_json, event_to_json
 
 SPACE = Space(Float("x", -3, 2), Float("rate", 1e-4, 10, log=True), Float("z", 0, 1))
 TREES = ["soo", "sequool", "direct", "direct-l", "fda"]
@@ -47,45 +48,124 @@ def test_the_points_are_those_of_a_study_with_one_worker(optimizer: str) -> None
     assert len(distinct) >= 200
 
 
-@pytest.mark.parametrize("optimizer", TREES)
-def test_recording_changes_nothing(optimizer: str) -> None:
+@pytest.mark.parametrize("optimizer", [*TREES, "random"])
+@pytest.mark.parametrize("every", [1, 7, 1024])
+def test_recording_changes_nothing(optimizer: str, every: int) -> None:
     events: list[Recorded] = []
-    assert points(optimizer, 400, record=events.append) == points(optimizer, 400)
+    recorded = points(optimizer, 400, record=events.append, record_every=every)
+    assert recorded == points(optimizer, 400)
     assert all(event.outcomes == () for event in events if isinstance(event, Told))
 
 
-@pytest.mark.parametrize("optimizer", [*TREES, "random", "sobol"])
-def test_goes_on_from_a_recorded_history(optimizer: str) -> None:
+@pytest.mark.parametrize("optimizer", TREES)
+def test_a_block_holds_what_was_evaluated(optimizer: str) -> None:
     events: list[Recorded] = []
-    whole = points(optimizer, 500, record=events.append)
-    for crash in (1, 2, len(events) // 2, len(events) - 1, len(events)):
-        texts = [json.dumps(event_to_json(event)) for event in events[:crash]]
+    seen = points(optimizer, 300, record=events.append, record_every=64)
+    budget, *blocks = events
+    assert isinstance(budget, Budget)
+    assert [(block.first, len(block.loss)) for block in blocks] == [
+        (0, 64),
+        (64, 64),
+        (128, 64),
+        (192, 64),
+        (256, 44),
+    ]
+    low, high = np.array([-3, np.log(1e-4), 0]), np.array([2, np.log(10), 1])
+    native = low + np.concatenate([block.unit for block in blocks]) * (high - low)
+    native[:, 1] = np.exp(native[:, 1])
+    assert native == pytest.approx(np.array(seen), rel=1e-12, abs=1e-12)
+    assert np.concatenate([block.loss for block in blocks]) == pytest.approx(bowl(np.array(seen)))
+
+
+@pytest.mark.parametrize(("optimizer", "every"), [*((name, 7) for name in TREES), ("soo", 1), ("random", 7)])
+def test_goes_on_from_a_recorded_history_at_every_crash_point(optimizer: str, every: int) -> None:
+    events: list[Recorded] = []
+    whole = points(optimizer, 250, record=events.append, record_every=every)
+    texts = [json.dumps(event_to_json(event)) for event in events]
+    for crash in range(1, len(events) + 1):
         again: list[Recorded] = []
-        rest = points(
-            optimizer,
-            500,
-            history=[event_from_json(json.loads(text)) for text in texts],
-            record=again.append,
-        )
+        history = [event_from_json(json.loads(text)) for text in texts[:crash]]
+        rest = points(optimizer, 250, history=history, record=again.append, record_every=every)
         assert rest == whole[len(whole) - len(rest) :]
-        assert [json.dumps(event_to_json(e)) for e in (*events[:crash], *again)] == [
-            json.dumps(event_to_json(e)) for e in events
-        ]
-        silent = points(optimizer, 500, history=events[:crash])
-        assert silent == rest
+        assert [json.dumps(event_to_json(event)) for event in again] == texts[crash:]
+        assert points(optimizer, 250, history=history) == rest  # and unrecorded
 
 
-def test_a_damaged_history_is_refused_with_the_trials_id() -> None:
+@pytest.mark.parametrize("optimizer", TREES)
+def test_an_exception_of_the_function_loses_the_points_of_its_call_alone(optimizer: str) -> None:
+    seen: list[list[float]] = []
+
+    def breaks(x: FloatArray) -> FloatArray:
+        if len(seen) + len(x) > 150:
+            raise ZeroDivisionError("mine")
+        seen.extend(x.tolist())
+        return bowl(x)
+
     events: list[Recorded] = []
-    points("direct", 200, record=events.append)
-    place = max(i for i, event in enumerate(events) if isinstance(event, Asked) and len(event.ids) > 1)
-    asked = events[place]
-    assert isinstance(asked, Asked)
-    unit = asked.unit.copy()
-    unit[1, 0] = np.nextafter(unit[1, 0], 1)
-    events[place] = replace(asked, unit=unit)
-    with pytest.raises(ValueError, match=f"trial {asked.ids[1]} was recorded at"):
-        points("direct", 200, history=events)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        minimize_vectorized(breaks, SPACE, optimizer, 300, record=events.append, record_every=100)
+    assert sum(len(event.loss) for event in events if isinstance(event, Block)) == len(seen) > 100
+    assert points(optimizer, 300, history=events) == points(optimizer, 300)[len(seen) :]
+
+
+@pytest.mark.parametrize("optimizer", ["soo", "sequool", "direct", "direct-l"])  # fda repeats points
+def test_a_history_of_one_event_each_is_folded_too(optimizer: str) -> None:
+    """As a Study writes it, and as the fast path did before it wrote blocks."""
+    events: list[Recorded] = []
+    study = Study(SPACE, optimizer, 120, record=events.append)
+    while trials := study.ask():
+        study.tell(trials[0], float(bowl(np.array([list(trials[0].params.values())]))[0]))
+    whole = points(optimizer, 120)
+    told = 0
+    for crash, event in enumerate(events):  # also between an Asked and its Told
+        if crash % 5 == 0:
+            assert points(optimizer, 120, history=events[:crash]) == whole[told:]
+        told += isinstance(event, Told)
+
+
+def damaged(optimizer: str, change: Callable[[Block], dict[str, object]]) -> tuple[Block, list[Recorded]]:
+    """The history of a run of 200 evaluations, with `change` in its last block but one."""
+    events: list[Recorded] = []
+    points(optimizer, 200, record=events.append, record_every=50)
+    block = events[-2]
+    assert isinstance(block, Block)
+    events[-2] = replace(block, **change(block))
+    return block, events
+
+
+@pytest.mark.parametrize("optimizer", TREES)
+def test_a_damaged_history_is_refused_with_the_trials_id(optimizer: str) -> None:
+    def moved(block: Block) -> dict[str, object]:
+        unit = block.unit.copy()
+        unit[11, 0] = np.nextafter(unit[11, 0], 0.5)
+        return {"unit": unit}
+
+    block, events = damaged(optimizer, moved)
+    with pytest.raises(ValueError, match=f"trial {block.first + 11} was recorded at"):
+        points(optimizer, 200, history=events)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda block: {"first": block.first + 1}, "expected the record of trial 100, got that of trial 101"),
+        (lambda block: {"size": block.size + 1}, "50 trials and .* items of the tree, and events of"),
+        (lambda block: {"size": -block.size}, "one of kind [01] and size -"),
+        (lambda block: {"kind": block.kind + 7}, "one of kind [78] and size"),
+        (lambda block: {"loss": block.loss[1:]}, "must have one length"),
+    ],
+)
+def test_a_block_whose_columns_do_not_belong_together_is_refused(change, message: str) -> None:
+    _, events = damaged("soo", change)
+    with pytest.raises(ValueError, match=message):
+        points("soo", 200, history=events)
+
+
+def test_a_study_refuses_a_history_of_the_fast_path() -> None:
+    events: list[Recorded] = []
+    points("soo", 20, record=events.append)
+    with pytest.raises(ValueError, match="go on with minimize_vectorized"):
+        Study(SPACE, "soo", 20).fold(events)
 
 
 def test_the_answer() -> None:
@@ -127,6 +207,8 @@ def test_mistakes() -> None:
         minimize_vectorized(bowl, Space(Int("n", 1, 3)), "soo", 10)
     with pytest.raises(ValueError, match="at least 1 evaluation, got 0"):
         minimize_vectorized(bowl, SPACE, "soo", 0)
+    with pytest.raises(ValueError, match="record_every must be at least 1 evaluation, got 0"):
+        minimize_vectorized(bowl, SPACE, "soo", 10, record_every=0)
 
 
 def test_functions_take_arrays() -> None:

@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "block.hpp"
 #include "box_tree.hpp"
 #include "direct.hpp"
 #include "fast_path.hpp"
@@ -170,9 +171,38 @@ void apply_scored(Search& search, const Nodes& node, const Numbers& value) {
     search.apply(event);
 }
 
+void apply_block(Search& search, std::int64_t first, const Points& unit, const Nodes& node, const Nodes& slot,
+                 const Numbers& loss, const Nodes& kind, const Nodes& size, const Nodes& sweep, const Nodes& depth,
+                 const Numbers& bound, const Nodes& region, const Nodes& axis, const Numbers& score) {
+    check_lengths({unit.shape(0), node.shape(0), slot.shape(0), loss.shape(0)});
+    check_lengths({kind.shape(0), size.shape(0), sweep.shape(0), depth.shape(0), bound.shape(0)});
+    check_lengths({region.shape(0), axis.shape(0), score.shape(0)});
+    if (unit.shape(1) != search.dimension()) {
+        throw nb::value_error("the points of an event must have the search's dimension");
+    }
+    const Block block{first,          {unit.data(), unit.data() + unit.size()},
+                      copied(node),   copied(slot),
+                      copied(loss),   copied(kind),
+                      copied(size),   copied(sweep),
+                      copied(depth),  copied(bound),
+                      copied(region), copied(axis),
+                      copied(score)};
+    block.apply(search);
+}
+
+nb::tuple columns(const Block& block) {
+    const std::size_t n = block.node.size(), m = block.kind.size(), k = block.region.size();
+    const std::size_t d = n ? block.unit.size() / n : 0;
+    return nb::make_tuple(block.first, make_array(block.unit, {n, d}), make_array(block.node, {n}),
+                          make_array(block.slot, {n}), make_array(block.loss, {n}), make_array(block.kind, {m}),
+                          make_array(block.size, {m}), make_array(block.sweep, {m}), make_array(block.depth, {m}),
+                          make_array(block.bound, {m}), make_array(block.region, {k}), make_array(block.axis, {k}),
+                          make_array(block.score, {k}));
+}
+
 nb::tuple run_search(Search& search, const nb::callable& function, std::int64_t budget, std::int64_t most,
                      std::int64_t first_id, const std::vector<double>& low, const std::vector<double>& high,
-                     const std::vector<bool>& log) {
+                     const std::vector<bool>& log, Block* block) {
     const Scale scale(low, high, log);
     const std::size_t d = search.dimension();
     if (scale.dimension() != d || most < 1) {
@@ -195,7 +225,11 @@ nb::tuple run_search(Search& search, const nb::callable& function, std::int64_t 
         }
         std::copy_n(values.data(), points, loss);
     };
-    const Best best = run(search, budget, most, first_id, evaluate);
+    if (block) {
+        *block = Block{};
+        block->first = first_id;
+    }
+    const Best best = run(search, budget, most, first_id, block, evaluate);
     nb::object unit = nb::none();
     if (!best.unit.empty()) {
         unit = nb::cast(make_array(best.unit, {d}));
@@ -272,6 +306,11 @@ NB_MODULE(_native, m) {
         .def("set_value", &BoxTree::set_value, nb::arg("node"), nb::arg("value"))
         .def("close", &BoxTree::close, nb::arg("node"));
 
+    nb::class_<Block>(m, "EventBlock")
+        .def(nb::init<>())
+        .def("__len__", [](const Block& block) { return block.kind.size(); })
+        .def("columns", &columns);
+
     nb::class_<Search>(m, "Search")
         .def_prop_ro("dimension", &Search::dimension)
         .def("set_budget", &Search::set_budget, nb::arg("evaluations"))
@@ -282,8 +321,11 @@ NB_MODULE(_native, m) {
              nb::arg("depth"), nb::arg("bound"))
         .def("apply_selected", &apply_selected, nb::arg("node"), nb::arg("sweep"))
         .def("apply_scored", &apply_scored, nb::arg("node"), nb::arg("value"))
+        .def("apply_block", &apply_block, nb::arg("first"), nb::arg("unit"), nb::arg("node"), nb::arg("slot"),
+             nb::arg("loss"), nb::arg("kind"), nb::arg("size"), nb::arg("sweep"), nb::arg("depth"),
+             nb::arg("bound"), nb::arg("region"), nb::arg("axis"), nb::arg("score"))
         .def("run", &run_search, nb::arg("function"), nb::arg("budget"), nb::arg("most"), nb::arg("first_id"),
-             nb::arg("low"), nb::arg("high"), nb::arg("log"));
+             nb::arg("low"), nb::arg("high"), nb::arg("log"), nb::arg("block").none() = nb::none());
 
     nb::class_<SectionSearch, Search>(m, "SectionSearch")
         .def_prop_ro("tree", &SectionSearch::tree, nb::rv_policy::reference_internal)

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "block.hpp"
 #include "search.hpp"
 
 namespace fractopt {
@@ -31,9 +32,11 @@ struct Best {
 
 // `evaluate(unit, points, loss)` writes the losses (points,) of points (points, d); NaN counts as +inf.
 // Each Asked event is evaluated before the next decision: one worker's sequence, whatever `most` is, the
-// largest number of points at once. Trials are numbered from `first_id`.
+// largest number of points at once. Trials are numbered from `first_id`. `block`, where there is one, gets
+// every event; where `evaluate` throws it ends before the points that were asked for.
 template <typename Evaluate>
-Best run(Search& search, std::int64_t budget, std::int64_t most, std::int64_t first_id, const Evaluate& evaluate) {
+Best run(Search& search, std::int64_t budget, std::int64_t most, std::int64_t first_id, Block* block,
+         const Evaluate& evaluate) {
     Best best;
     Event event, told;
     std::int64_t id = first_id;
@@ -45,6 +48,9 @@ Best run(Search& search, std::int64_t budget, std::int64_t most, std::int64_t fi
         }
         if (event.type != Event::Type::asked) {
             search.apply(event);
+            if (block) {
+                block->add(event, {});
+            }
             continue;
         }
         const std::size_t points = event.node.size();
@@ -68,6 +74,9 @@ Best run(Search& search, std::int64_t budget, std::int64_t most, std::int64_t fi
             }
         }
         search.apply(told);
+        if (block) {
+            block->add(event, told.value);
+        }
         best.evaluations += static_cast<std::int64_t>(points);
     }
     return best;
