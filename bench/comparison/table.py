@@ -1,0 +1,225 @@
+"""The tables and the figure of the comparison, from the runs that are there."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from bench.comparison import cache, methods
+from bench.comparison.problems import PROBLEMS, SUBSET
+from bench.comparison.simulation import Run
+from fractopt.space import FloatArray
+
+RESULTS = cache.FOLDER.with_suffix(".md")
+FIGURE = cache.FOLDER.with_suffix(".png")
+LEAST = 1e-9  # smaller regrets count as this one
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Methods on the (problem, seed) pairs on which all of them ran, in one setting.
+
+    `regrets[problem]` (methods, seeds) are log10 of the regret; `cpu_s` (methods,) is per decision.
+    """
+
+    workers: int
+    budget: int
+    names: tuple[str, ...]
+    regrets: dict[str, FloatArray]
+    cpu_s: FloatArray
+
+    @property
+    def ranks(self) -> FloatArray:
+        """(problems, methods): ranks of the mean log10 regret, 1 is best, ties shared."""
+        return _ranks([logs.mean(axis=1) for logs in self.regrets.values()])
+
+    @property
+    def errors(self) -> FloatArray:
+        """Standard errors (methods,) of the mean ranks: a bootstrap over the seeds of each problem."""
+        rng = np.random.default_rng(0)
+        drawn = []
+        for _ in range(RESAMPLES):
+            means = []
+            for logs in self.regrets.values():
+                seeds = rng.integers(logs.shape[1], size=logs.shape[1])
+                means.append(logs[:, seeds].mean(axis=1))
+            drawn.append(_ranks(means).mean(axis=0))
+        return np.std(drawn, axis=0)
+
+    @property
+    def critical_difference(self) -> float:
+        """Mean ranks that differ by more are different at 5 % (Nemenyi's test; Demšar 2006)."""
+        k, n = len(self.names), len(self.regrets)
+        quantile = float(stats.studentized_range.ppf(0.95, k, math.inf)) / math.sqrt(2)
+        return quantile * math.sqrt(k * (k + 1) / (6 * n))
+
+    @property
+    def friedman_p(self) -> float:
+        """The probability of ranks as unequal as these if all methods were alike."""
+        scores = [[float(logs[i].mean()) for logs in self.regrets.values()] for i in range(len(self.names))]
+        return float(stats.friedmanchisquare(*scores).pvalue)
+
+
+def compare(
+    runs: dict[str, dict[cache.Key, Run]], workers: int, budget: int, wanted: list[str], seeds: list[int]
+) -> Comparison | None:
+    """None where fewer than three methods have fewer than two problems in common."""
+    found: dict[str, dict[tuple[str, int], Run]] = {}
+    for name, known in runs.items():
+        entry = methods.find(name)
+        answers = {}
+        for problem in wanted:
+            for seed in seeds:
+                run = cache.answer(known, entry, cache.Key(problem, seed, workers, budget))
+                if run is not None:
+                    answers[problem, seed] = run
+        if answers:
+            found[name] = answers
+    if len(found) < 3:
+        return None
+    common = set.intersection(*(set(answers) for answers in found.values()))
+    problems = [p for p in wanted if any((p, seed) in common for seed in seeds)]
+    if len(problems) < 2:
+        return None
+    regrets = {
+        p: np.log10(
+            [
+                [max(answers[p, s].curve[budget], LEAST) for s in seeds if (p, s) in common]
+                for answers in found.values()
+            ]
+        )
+        for p in problems
+    }
+    cpu_s = [
+        sum(run.cpu_s for run in answers.values()) / sum(run.decisions for run in answers.values())
+        for answers in found.values()
+    ]
+    return Comparison(workers, budget, tuple(found), regrets, np.array(cpu_s))
+
+
+def write(named: list[str], settings: tuple[str, ...], seeds: list[int]) -> None:
+    versions = {name: cache.newest_version(name) for name in named}
+    runs = {name: cache.load(name, version) for name, version in versions.items() if version}
+    fast = {name: known for name, known in runs.items() if not methods.find(name).slow}
+    lines = _head(versions)
+    panels: list[tuple[str, Comparison]] = []
+    for setting in settings:
+        workers, budget = (int(part) for part in setting.split("x"))
+        lines += ["", f"## {workers} worker{'s' * (workers > 1)}, {budget} evaluations"]
+        for title, which, wanted in (
+            ("all problems", fast, list(PROBLEMS)),
+            ("all methods, on a subset", runs, list(SUBSET)),
+        ):
+            comparison = compare(which, workers, budget, wanted, seeds)
+            if comparison is None:
+                lines += ["", f"### {title}", "", "No runs in common yet."]
+                continue
+            panels.append((f"{workers} × {budget}: {title}", comparison))
+            lines += ["", f"### {title}", "", *_section(comparison)]
+    RESULTS.write_text("\n".join(lines) + "\n")
+    if panels:
+        _draw(panels)
+    print(f"wrote {RESULTS} and {FIGURE}")
+
+
+def _head(versions: dict[str, str | None]) -> list[str]:
+    stale = [n for n, v in versions.items() if v is not None and v != cache.current_version(n)]
+    return [
+        "# Our optimizers against their peers",
+        "",
+        "Written by `python -m bench.comparison table`; `python -m bench.comparison -h` says how the runs",
+        "are made, bench/comparison/problems.py on what, methods.py and bayesian.py beside it by whom.",
+        "",
+        "Asynchronous workers in virtual time: a trial lasts as its problem, seed and number say",
+        "(log-normal, sigma 0.5), for every method alike. The regret is that of the best value after so many",
+        "finished evaluations; on the noisy problems that of the noise-free value of what the method",
+        "recommends (pycma: its mean, BoTorch: its best posterior mean, the others: the best they were",
+        "told). Methods of one table are compared on the same problems and seeds; seeds from 100 on, and the",
+        "BBOB instances 1 to 3, were for tuning and are in no table. nlopt-mlsl has one worker only. A method",
+        "that does not know the budget has run 200 evaluations once and is read at 50.",
+        "",
+        "Mean rank: of the mean log10 regret of each problem, averaged over problems, 1 is best; with the",
+        "standard error of a bootstrap over the seeds. Mean ranks that differ by more than CD are different",
+        "at 5 % (Nemenyi); p is that of Friedman's test. By problem: the median of log10 regret.",
+        "",
+        f"Python {platform.python_version()}, numpy {np.__version__}; one BLAS thread, CPU times of a shared",
+        f"{platform.machine()} machine. MLSL's is not its own: it is run again from the start each time.",
+        "",
+        "Versions: " + "; ".join(f"{n}: {v}" for n, v in versions.items() if v is not None) + ".",
+        *(["Not of the sources as they are now: " + ", ".join(stale) + "."] if stale else []),
+        "",
+        f"![Mean ranks and critical differences]({FIGURE.name})",
+    ]
+
+
+def _section(comparison: Comparison) -> list[str]:
+    seeds = sorted({logs.shape[1] for logs in comparison.regrets.values()})
+    count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    mean, errors = comparison.ranks.mean(axis=0), comparison.errors
+    order = np.argsort(mean, kind="stable")
+    names = [comparison.names[i] for i in order]
+    lines = [
+        f"{len(comparison.regrets)} problems, {count} seeds each; CD = {comparison.critical_difference:.2f}, "
+        f"p = {comparison.friedman_p:.2g}.",
+        "",
+        "| | mean rank | CPU per decision |",
+        "|---|---|---|",
+    ]
+    for i, name in zip(order, names, strict=True):
+        lines.append(f"| {name} | {mean[i]:.2f} ± {errors[i]:.2f} | {_milliseconds(comparison.cpu_s[i])} |")
+    lines += ["", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for problem, logs in comparison.regrets.items():
+        medians = np.median(logs, axis=1)[order]
+        best = medians.min()
+        cells = (f"**{m:.2f}**" if m == best else f"{m:.2f}" for m in medians)
+        lines.append(f"| {problem} | {' | '.join(cells)} |")
+    return lines
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms"
+
+
+def _ranks(scores: list[FloatArray]) -> FloatArray:
+    # Equal to the last digits is equal: a sum over seeds may come in another order.
+    return stats.rankdata(np.round(scores, 9), axis=1)
+
+
+def _draw(panels: list[tuple[str, Comparison]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    heights = [len(comparison.names) + 2 for _, comparison in panels]
+    figure, axes = plt.subplots(
+        len(panels),
+        1,
+        figsize=(8, 0.26 * sum(heights) + 0.4 * len(panels)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (title, comparison) in zip(axes[:, 0], panels, strict=True):
+        mean = comparison.ranks.mean(axis=0)
+        order = np.argsort(-mean, kind="stable")
+        best, difference = mean.min(), comparison.critical_difference
+        axis.axvspan(best, best + difference, color="0.9", lw=0)
+        axis.errorbar(mean[order], range(len(order)), xerr=comparison.errors[order], fmt="o", color="k", ms=4)
+        axis.set_yticks(range(len(order)), [comparison.names[i] for i in order])
+        for label in axis.get_yticklabels():
+            if methods.find(label.get_text()).ours:
+                label.set_fontweight("bold")
+        axis.set_xlim(0.8, len(order) + 0.2)
+        axis.set_ylim(-0.8, len(order) - 0.2)
+        axis.set_title(f"{title} ({len(comparison.regrets)} problems)", fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+    axes[-1, 0].set_xlabel(
+        "mean rank; grey: not different from the best at 5 % (Nemenyi); bold: ours", fontsize=8
+    )
+    figure.savefig(FIGURE, dpi=110)
