@@ -155,7 +155,7 @@ void BoxTree::best(std::int64_t depth, std::int64_t count, std::vector<Node>& ou
         return;
     }
     open_[static_cast<std::size_t>(depth)].each(
-        [this](const Entry& entry) { return state_[static_cast<std::size_t>(entry.node)] == State::open; },
+        [this](const Entry& entry) { return holds(entry); },
         [&](const Entry& entry) {
             out.push_back(entry.node);
             return --count > 0;
@@ -218,10 +218,26 @@ void BoxTree::close(Node node) {
     const bool was_open = state_[at(node)] == State::open;
     state_[at(node)] = State::closed;
     if (was_open) {
-        open_[static_cast<std::size_t>(depth(node))].purge([this](const Entry& entry) {
-            return state_[static_cast<std::size_t>(entry.node)] == State::open;
-        });
+        purge(node);
     }
+}
+
+void BoxTree::withdraw(Node node) {
+    if (state_[at(node)] != State::open) {
+        refuse(named(node) + " has no value that could be taken back");
+    }
+    state_[at(node)] = State::pending;
+    value_[at(node)] = std::numeric_limits<double>::quiet_NaN();
+    purge(node);
+}
+
+bool BoxTree::holds(const Entry& entry) const {
+    const auto node = static_cast<std::size_t>(entry.node);
+    return state_[node] == State::open && value_[node] == entry.value;  // else of a value taken back
+}
+
+void BoxTree::purge(Node node) {
+    open_[static_cast<std::size_t>(depth(node))].purge([this](const Entry& entry) { return holds(entry); });
 }
 
 }  // namespace fractopt

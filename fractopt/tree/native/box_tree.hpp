@@ -76,6 +76,10 @@ public:
     // is not. Throws std::invalid_argument for NaN, an inner node or a second value.
     void set_value(Node node, double value);
 
+    // Takes the value of an open leaf back: it has none again, and is not to be selected, until it is given
+    // another. Throws std::invalid_argument for a leaf that is not open.
+    void withdraw(Node node);
+
     // Takes a leaf out of the selection for good, now or when its value comes: nothing to split.
     void close(Node node);
 
@@ -83,6 +87,8 @@ private:
     enum class State : std::uint8_t { pending, open, closed };
 
     std::size_t at(Node node) const;  // checked index
+    bool holds(const Entry& entry) const;
+    void purge(Node node);  // after a leaf left the selection of its depth
     std::size_t checked_axis(std::int64_t axis) const;
     std::size_t block(Node node) const { return static_cast<std::size_t>((node - 1) / base()); }
     void add_node(std::size_t row);

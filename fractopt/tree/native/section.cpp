@@ -14,19 +14,25 @@ bool SectionSearch::decide_asked(std::int64_t n, Event& event) const {
     for (BoxTree::Node node = unasked_; node < tree_.size() && n > 0; ++node) {
         if (!inherits(node)) {
             event.node.push_back(node);
-            event.slot.push_back(tree_.slot(node));
             --n;
         }
     }
     if (event.node.empty()) {
         return false;
     }
+    ask(event);
+    return true;
+}
+
+void SectionSearch::ask(Event& event) const {
     event.type = Event::Type::asked;
+    for (const BoxTree::Node node : event.node) {
+        event.slot.push_back(tree_.slot(node));
+    }
     event.unit.resize(event.node.size() * dimension());
     for (std::size_t row = 0; row < event.node.size(); ++row) {
         tree_.centre(event.node[row], event.unit.data() + row * dimension());
     }
-    return true;
 }
 
 void SectionSearch::add_expansion(BoxTree::Node leaf, Event& event) const {
@@ -70,29 +76,61 @@ void SectionSearch::apply(const Event& event) {
             }
             applied(event);
             break;
+        case Event::Type::scored:
+            apply_scored(event);
+            break;
         default:
-            throw std::invalid_argument("this search knows the events asked, told and expanded only");
+            throw std::invalid_argument("this search knows the events asked, told, expanded and scored only");
     }
 }
 
 void SectionSearch::apply_asked(const Event& event) {
     for (std::size_t row = 0; row < event.id.size(); ++row) {
-        while (unasked_ < tree_.size() && inherits(unasked_)) {
-            ++unasked_;
-        }
-        if (unasked_ == tree_.size()) {
+        const bool imagined = is_imagined(event.node[row]);
+        const BoxTree::Node node = imagined ? event.node[row] : next_unasked();
+        if (node == tree_.size()) {
             throw std::invalid_argument("trial " + std::to_string(event.id[row]) + " was recorded for node " +
                                         std::to_string(event.node[row]) + ", this tree asks for nothing");
         }
-        tree_.centre(unasked_, point_.data());
-        check_asked(event, row, unasked_, tree_.slot(unasked_), point_.data());
-        running_.add(event.id[row], unasked_);
-        ++unasked_;
+        tree_.centre(node, point_.data());
+        check_asked(event, row, node, tree_.slot(node), point_.data());
+        running_.add(event.id[row], node);
         ++asked_;
+        if (imagined) {
+            imagined_.erase(node);
+            tree_.withdraw(node);
+        } else {
+            ++unasked_;
+        }
     }
 }
 
+void SectionSearch::apply_scored(const Event& event) {
+    for (std::size_t row = 0; row < event.node.size(); ++row) {
+        const BoxTree::Node node = next_unasked();
+        if (event.node[row] != node || node == tree_.size()) {
+            throw std::invalid_argument("an imagined value was recorded for node " + std::to_string(event.node[row]) +
+                                        ", this tree's next is node " + std::to_string(node) + " of " +
+                                        std::to_string(tree_.size()));
+        }
+        // A leaf of a single point stays open too: it is not to be split, but may be worth its evaluation.
+        tree_.set_value(node, event.value[row]);
+        imagined_.insert(node);
+        ++unasked_;
+    }
+}
+
+BoxTree::Node SectionSearch::next_unasked() {
+    while (unasked_ < tree_.size() && inherits(unasked_)) {
+        ++unasked_;
+    }
+    return unasked_;
+}
+
 void SectionSearch::expand(BoxTree::Node leaf, std::int64_t axis) {
+    if (is_imagined(leaf)) {
+        throw std::invalid_argument("node " + std::to_string(leaf) + " was recorded as split, but its value is imagined");
+    }
     const bool known = tree_.has_value(leaf);
     const BoxTree::Node first = tree_.split(leaf, axis);
     ++expansions_;

@@ -1,8 +1,13 @@
 // What SOO and SequOOL share: boxes split into K along their longest side, children evaluated at their
 // centres, the middle child of an odd K with its parent's centre and value.
+//
+// A Scored event gives the next nodes to be asked for imagined values instead. Such a leaf is selected by
+// that value, but never split: a search that selects it asks for it, and it loses the value until it is told.
+// (SOO alone does so, for fractopt/optimizer/bamsoo.py.)
 #pragma once
 
 #include <cstdint>
+#include <unordered_set>
 #include <vector>
 
 #include "axes.hpp"
@@ -26,6 +31,11 @@ protected:
     // What is left of a decision once the Asked are out; false where nothing is to be expanded.
     bool decide_asked(std::int64_t n, Event& event) const;
 
+    bool is_imagined(BoxTree::Node leaf) const { return imagined_.count(leaf) > 0; }
+
+    // Makes an event that has nothing but its nodes the one that asks for them.
+    void ask(Event& event) const;
+
     // Splits the leaf along its longest side when applied; appended to an Expanded event.
     void add_expansion(BoxTree::Node leaf, Event& event) const;
 
@@ -48,9 +58,12 @@ private:
     }
     void set_value(BoxTree::Node leaf, double value);
     void apply_asked(const Event& event);
+    void apply_scored(const Event& event);
+    BoxTree::Node next_unasked();  // the number of nodes where nothing is left
     void expand(BoxTree::Node leaf, std::int64_t axis);
 
     BoxTree::Node unasked_ = 0;  // the oldest node to be evaluated: nodes are asked in their order
+    std::unordered_set<BoxTree::Node> imagined_;  // leaves whose value is
     std::vector<double> point_;
 };
 

@@ -50,6 +50,10 @@ void SooSearch::decide(std::int64_t n, Event& event) const {
 
 void SooSearch::expansion(BoxTree::Node leaf, std::int64_t sweep, std::int64_t depth, double bound,
                           Event& event) const {
+    if (is_imagined(leaf)) {
+        event.node.push_back(leaf);
+        return ask(event);
+    }
     add_expansion(leaf, event);
     event.sweep = sweep;
     event.depth = depth;
