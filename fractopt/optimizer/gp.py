@@ -1,0 +1,72 @@
+"""Bayesian optimisation with a Gaussian process, for any number of asynchronous workers.
+
+The next point is where the logarithm of the expected improvement is largest (Ament et al. 2023), over
+points spread over the cube, mutations of the points of least posterior mean, and climbs from the best
+of them. Points under way are believed at their posterior mean (kriging believer; Ginsbourger, Le Riche
+and Carraro 2010), which leaves the mean as it is and gives the exact variance; the incumbent is the least
+posterior mean at a told or believed point, so noise does not make one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fractopt.optimizer.candidates import mutations, spread
+from fractopt.optimizer.model_based import Belief, ModelBased, Proposal
+from fractopt.space import Space
+from fractopt.surrogate.acquisition import log_ei
+from fractopt.surrogate.climb import climb
+
+PARENTS, CHILDREN = 5, 64  # mutations of so many of the best points, so many of each
+CLIMBS = 4
+
+
+@dataclass(frozen=True)
+class GPSettings:
+    """`initial` results before the first decision from the model (0: dimension + 3).
+
+    `candidates` is how many points spread over the cube each decision looks at.
+    """
+
+    initial: int = 0
+    candidates: int = 512
+
+    def __post_init__(self) -> None:
+        if self.initial < 0:
+            raise ValueError(f"initial: expected 0 (dimension + 3) or more, got {self.initial}")
+        if self.candidates < 1:
+            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
+
+
+class GP(ModelBased):
+    """See the module's text."""
+
+    name: ClassVar[str] = "gp"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type[GPSettings]] = GPSettings
+
+    def __init__(self, space: Space, seed: int, settings: GPSettings) -> None:
+        super().__init__(space, seed, settings, settings.initial)
+
+    def choose(self, belief: Belief, rng: np.random.Generator) -> list[Proposal]:
+        model, best = belief.model, belief.best
+        candidates = np.concatenate(
+            [
+                spread(rng, self.settings.candidates, belief.lower, belief.upper),
+                mutations(self.space, rng, belief.parents(PARENTS), CHILDREN),
+            ]
+        )
+        candidates = model.features.snapped(candidates)
+        mean, variance = model.posterior.predict(model.scaled(candidates))
+        score = log_ei(mean, np.sqrt(variance), best)
+        order = np.argsort(-score, kind="stable")[:50]
+        starts = candidates[order[:CLIMBS]]
+        corner = np.zeros_like(starts)
+        climbed = climb(model, starts, best, corner, corner + 1.0)
+        mean, variance = model.posterior.predict(model.scaled(climbed))
+        points = np.concatenate([climbed, candidates[order]])
+        scores = np.concatenate([log_ei(mean, np.sqrt(variance), best), score[order]])
+        return [Proposal(points[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")]

@@ -1,0 +1,186 @@
+"""What `gp`, `thompson` and `fractal` share: a small design, fits, and points believed while they run.
+
+    decide:  fewer results than `initial`, or none with a value   -> points of the Sobol' design
+             a fit is due                                          -> Fitted
+             else                                                  -> n points, one after the other, each
+                                                                      believed before the next is chosen
+
+The first idle worker is served from the model as soon as `initial` results exist, however many points
+of the design are still running. Failed trials count as the worst outcome seen: the model learns the
+cliff, and its scale is not set by it.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fractopt.optimizer.candidates import spread
+from fractopt.optimizer.evidence import MOST_EXACT, Evidence
+from fractopt.optimizer.sobol import Sobol, SobolSettings
+from fractopt.space import FloatArray, Space
+from fractopt.surrogate.model import Model
+from fractopt.trial import Asked, Event, Kind, Recorded
+
+# Beyond MOST_EXACT outcomes a decision looks at this many places, each with the posterior near it.
+PLACES = 4
+# As many random points are tried, one after the other, before a decision gives up finding a new one.
+TRIES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """A model of all outcomes, or of those near a place, with the points under way believed.
+
+    `unit` (n, d) are the points it is given, `mean` (n,) its mean there, [`lower`, `upper`] (d,) the box
+    in which it is to be trusted.
+    """
+
+    model: Model
+    unit: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    mean: FloatArray
+
+    @property
+    def best(self) -> float:
+        """The incumbent: the least posterior mean at a told or believed point, in outcome's units."""
+        return float(self.mean.min())
+
+    def parents(self, count: int) -> FloatArray:
+        """The points of the `count` least means, the best first."""
+        return self.unit[np.argsort(self.mean, kind="stable")[:count]]
+
+    def believing(self, point: FloatArray) -> Belief:
+        """With the point (d,) believed as well."""
+        model = self.model.believing(point[np.newaxis, :])
+        mean = np.append(self.mean, model.posterior.y[-1])
+        return replace(self, model=model, unit=np.concatenate([self.unit, point[np.newaxis, :]]), mean=mean)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A point (d,) to ask for, its score, and the leaf it belongs to (-1: none)."""
+
+    point: FloatArray
+    score: float
+    node: int = -1
+
+
+class ModelBased(abc.ABC):
+    """State: the evidence, and how many points of the design were asked."""
+
+    observes: ClassVar[bool] = True
+
+    def __init__(self, space: Space, seed: int, settings: Any, initial: int) -> None:
+        self.space = space
+        self.settings = settings
+        self.evidence = Evidence(space)
+        self.designed = 0
+        self._design = Sobol(space, seed, SobolSettings())
+        self._initial = initial or space.dimension + 3
+
+    @classmethod
+    def supports(cls, space: Space) -> str | None:
+        return Sobol.supports(space)
+
+    @abc.abstractmethod
+    def choose(self, belief: Belief, rng: np.random.Generator) -> list[Proposal]:
+        """Points worth asking, the best first; the first that is not known yet is taken."""
+
+    def leaf(self, point: FloatArray) -> int:
+        """The leaf that a point (d,) of the design belongs to; -1 without a tree."""
+        return -1
+
+    def decide(self, n: int, rng: np.random.Generator) -> Recorded | None:
+        evidence = self.evidence
+        if evidence.known == self.space.cardinality:
+            return None  # wait for what is running; exhausted when nothing is
+        if len(evidence) < self._initial or not evidence.has_value:
+            return self._designed(n)
+        if evidence.fit_is_due:
+            return evidence.fit()
+        return self._proposed(n, rng)
+
+    def apply(self, event: Event) -> None:
+        self.evidence.apply(event)
+        if isinstance(event, Asked) and event.kind is Kind.SEARCH:
+            # A point of the design carries its number as its slot.
+            self.designed = max(self.designed, int(event.slot.max()) + 1)
+
+    def _designed(self, n: int) -> Asked:
+        points = self._design.points(self.designed, self.designed + n)
+        nodes = np.array([self.leaf(point) for point in points], np.int64)
+        return Asked.points(points, nodes, np.arange(self.designed, self.designed + n))
+
+    def _proposed(self, n: int, rng: np.random.Generator) -> Asked:
+        beliefs = self._beliefs(rng)
+        chosen: list[Proposal] = []
+        taken: set[tuple[int, ...]] = set()
+        for _ in range(n):
+            best: tuple[Proposal, int] | None = None
+            for place, belief in enumerate(beliefs):
+                for proposal in self.choose(belief, rng):
+                    key = self.space.key(proposal.point)
+                    if key not in taken and not self.evidence.is_known(key):
+                        if best is None or proposal.score > best[0].score:
+                            best = proposal, place
+                        break
+            if best is None:
+                point = self._new_point(rng, taken)
+                if point is None:
+                    break
+                best = Proposal(point, -math.inf, self.leaf(point)), 0
+            proposal, place = best
+            chosen.append(proposal)
+            taken.add(self.space.key(proposal.point))
+            if len(chosen) < n:
+                beliefs[place] = beliefs[place].believing(proposal.point)
+        if not chosen:
+            # Only known points were found: one of them is asked, and answered from what is known, so
+            # that a search that cannot find anything new comes to its end.
+            chosen = [Proposal(rng.random(self.space.dimension), -math.inf)]
+        nodes = np.array([proposal.node for proposal in chosen], np.int64)
+        return Asked.points(np.array([proposal.point for proposal in chosen]), nodes)
+
+    def _beliefs(self, rng: np.random.Generator) -> list[Belief]:
+        evidence, d = self.evidence, self.space.dimension
+        pending = evidence.pending_points()
+        zeros, ones = np.zeros(d), np.ones(d)
+        if len(evidence) <= MOST_EXACT:
+            return [_belief(evidence.model(), evidence.unit, pending, zeros, ones)]
+        places = [evidence.unit[int(np.argmin(evidence.loss))], *spread(rng, PLACES - 1, zeros, ones)]
+        beliefs = []
+        for place in places:
+            model, nearest = evidence.near(place)
+            unit = evidence.unit[nearest]
+            lower, upper = np.minimum(unit.min(axis=0), place), np.maximum(unit.max(axis=0), place)
+            inside = ((pending >= lower) & (pending <= upper)).all(axis=1)
+            beliefs.append(_belief(model, unit, pending[inside], lower, upper))
+        # Every place competes with the best of all.
+        incumbent = beliefs[0]
+        return [
+            replace(b, mean=np.minimum(b.mean, incumbent.best)) if b is not incumbent else b for b in beliefs
+        ]
+
+    def _new_point(self, rng: np.random.Generator, taken: set[tuple[int, ...]]) -> FloatArray | None:
+        for _ in range(TRIES):
+            point = rng.random(self.space.dimension)
+            key = self.space.key(point)
+            if key not in taken and not self.evidence.is_known(key):
+                return point
+        return None
+
+
+def _belief(
+    model: Model, unit: FloatArray, pending: FloatArray, lower: FloatArray, upper: FloatArray
+) -> Belief:
+    if len(pending):
+        model = model.believing(pending)
+        unit = np.concatenate([unit, pending])
+    mean, _ = model.posterior.predict(model.posterior.x)
+    return Belief(model, unit, lower, upper, mean)
