@@ -350,10 +350,10 @@ class Block:
     """Many events of one worker in one: what the fast path of cheap functions did in a row.
 
     Trials first .. first + n - 1, `unit` (n, d), `node` (n,) and `slot` (n,), with their `loss` (n,).
-    Event i of m is KINDS[`kind`[i]] with `sweep`, `depth` and `bound` (m,), as in `Expanded`, and has the
-    next `size`[i] trials, or the next `size`[i] of k items of the tree: `region` (k,), with `axis` (k,) where
-    they are expanded, `score` (k,) where they are scored. The trials of an "asked" are told before the next
-    event.
+    Event i of m has `kind` (m,) 0 asked, 1 expanded, 2 selected or 3 scored, `sweep`, `depth` and `bound`
+    (m,) as in `Expanded`, and the next `size`[i] of the trials, or of the k items of the tree: `region` (k,),
+    with `axis` (k,) where they are expanded, `score` (k,) where they are scored. Trials that are asked are
+    told before the next event.
     """
 
     first: int
@@ -369,7 +369,6 @@ class Block:
     region: IntArray
     axis: IntArray
     score: FloatArray
-    KINDS: ClassVar[tuple[str, ...]] = ("asked", "expanded", "selected", "scored")
     type: ClassVar[str] = "block"
 
     def to_json(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from fractopt.optimizer.partition import Partition, edges
+from fractopt.optimizer.partition import Partition, edges, refuse_categories
 from fractopt.space import Space
 from fractopt.tree import FdaSearch
 from fractopt.trial import Budget, Event
@@ -155,13 +155,7 @@ class FDA(Partition):
 
     @classmethod
     def supports(cls, space: Space) -> str | None:
-        categorical = [p.name for p in space.parameters if p.type == "categorical"]
-        if not categorical:
-            return None
-        return (
-            f"{', '.join(map(repr, categorical))}: balls and steps need neighbours, which categories do not "
-            "have; use another optimizer, or an ordinal where the order of the values means something"
-        )
+        return refuse_categories(space, "balls and steps need neighbours")
 
     def apply(self, event: Event) -> None:
         super().apply(event)

@@ -64,3 +64,14 @@ class Partition:
 def edges(space: Space) -> list[list[float]]:
     """The axes as the core wants them: nothing for a continuous one, else the edges of its cells."""
     return [[] if isinstance(p, Float) else p.edges.tolist() for p in space.parameters]
+
+
+def refuse_categories(space: Space, why: str) -> str | None:
+    """The reason to refuse a space with categories, which have no neighbours; `why` these are needed."""
+    categorical = [p.name for p in space.parameters if p.type == "categorical"]
+    if not categorical:
+        return None
+    return (
+        f"{', '.join(map(repr, categorical))}: {why}, which categories do not have; use another optimizer, "
+        "or an ordinal where the order of the values means something"
+    )

@@ -25,6 +25,7 @@ OPTIMIZERS: dict[str, str] = {
     "gp": "fractopt.optimizer.gp:GP",
     "grid": "fractopt.optimizer.grid:Grid",
     "ils": "fractopt.optimizer.ils:ILS",
+    "ils": "fractopt.optimizer.ils:ILS",
     "lhs": "fractopt.optimizer.lhs:LatinHypercube",
     "random": "fractopt.optimizer.uniform:Uniform",
     "sequool": "fractopt.optimizer.sequool:SequOOL",

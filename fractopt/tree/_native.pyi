@@ -265,5 +265,16 @@ class FdaSearch(Search):
     def score(self, region: int) -> float: ...
     def centre(self, region: int) -> FloatArray: ...
 
+@final
+class IlsSearch(Search):
+    """Local searches along the axes, by number; `start`(k) is the point (d,) where number k begins."""
+
+    def __init__(
+        self, edges: Edges, start: Callable[[int], FloatArray], step: float, least_step: float
+    ) -> None: ...
+    @property
+    def local_searches(self) -> int:
+        """Number of local searches begun."""
+
 def sequool_depth(openings: int) -> int:
     """h_max = floor(n / H_n) for n openings."""

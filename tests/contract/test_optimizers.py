@@ -51,8 +51,8 @@ SPACES = {
     "tiny": Space(Int("n", 1, 4), Categorical("c", ("a", "b", "c"))),
 }
 every_optimizer = pytest.mark.parametrize("name", registry.OPTIMIZERS)
-# Refused by `supports`: FDA moves to neighbours, which categories do not have.
-REFUSED = {("fda", "mixed"), ("fda", "tiny")}
+# Refused by `supports`: FDA and ILS move to neighbours, which categories do not have.
+REFUSED = {("fda", "mixed"), ("fda", "tiny"), ("ils", "mixed"), ("ils", "tiny")}
 PAIRS = [(name, place) for name in registry.OPTIMIZERS for place in SPACES if (name, place) not in REFUSED]
 
 

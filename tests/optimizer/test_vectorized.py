@@ -16,7 +16,7 @@ from fractopt.space import Float, FloatArray, Int, Space
 from fractopt.trial import Block, Budget, Recorded, Told, event_from_json, event_to_json
 
 SPACE = Space(Float("x", -3, 2), Float("rate", 1e-4, 10, log=True), Float("z", 0, 1))
-TREES = ["soo", "sequool", "direct", "direct-l", "fda"]
+TREES = ["soo", "sequool", "direct", "direct-l", "fda", "ils"]
 
 
 def bowl(x: FloatArray) -> FloatArray:

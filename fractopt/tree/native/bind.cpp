@@ -13,6 +13,7 @@
 #include "direct.hpp"
 #include "fast_path.hpp"
 #include "fda.hpp"
+#include "ils.hpp"
 #include "sequool.hpp"
 #include "soo.hpp"
 
@@ -274,6 +275,17 @@ FdaSettings fda_settings(const std::string& geometry, const std::string& order, 
 
 using Edges = std::vector<std::vector<double>>;
 
+// start(k) -> (d,)
+IlsSearch::Start ils_start(const nb::callable& start, std::size_t d) {
+    return [start, d](std::int64_t k, double* out) {
+        const auto point = nb::cast<Numbers>(start(k));
+        if (point.shape(0) != d) {
+            throw nb::value_error("a start must have the search's dimension");
+        }
+        std::copy_n(point.data(), d, out);
+    };
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -392,4 +404,13 @@ NB_MODULE(_native, m) {
         .def("radius", &FdaSearch::radius, nb::arg("level"))
         .def("score", &FdaSearch::score, nb::arg("region"))
         .def("centre", &of_node<FdaSearch, double, &FdaSearch::centre>, nb::arg("region"));
+
+    nb::class_<IlsSearch, Search>(m, "IlsSearch")
+        .def(
+            "__init__",
+            [](IlsSearch* self, const Edges& edges, const nb::callable& start, double step, double least_step) {
+                new (self) IlsSearch(Axes(edges), ils_start(start, edges.size()), step, least_step);
+            },
+            nb::arg("edges"), nb::arg("start"), nb::arg("step"), nb::arg("least_step"))
+        .def_prop_ro("local_searches", &IlsSearch::local_searches);
 }

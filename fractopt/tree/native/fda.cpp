@@ -71,17 +71,11 @@ void FdaSearch::centre(Region region, double* out) const {
 }
 
 // Exploration: slot 0 is c, slots 1 and 2 are c +- alpha r / sqrt D (1, ..., 1), clipped to the cube.
-// Local search: slot 0 is its start, slots 1 + 2 i and 2 + 2 i are x + step e_i and x - step e_i.
+// Local search: as CoordinateSearch has them.
 void FdaSearch::point(Region region, std::int64_t slot, double* out) const {
     const std::int64_t level = level_[at(region)];
     if (!explores(level)) {
-        const Local& local = locals_.at(region);
-        std::copy(local.x.begin(), local.x.end(), out);
-        if (slot > 0) {
-            const auto axis = static_cast<std::size_t>((slot - 1) / 2);
-            local_point(local, axis, slot % 2 == 0, out + axis);
-        }
-        return;
+        return locals_.at(region).point(slot, out);
     }
     centre(region, out);
     if (slot > 0) {
@@ -90,21 +84,6 @@ void FdaSearch::point(Region region, std::int64_t slot, double* out) const {
             out[axis] = std::clamp(slot == 1 ? out[axis] + shift : out[axis] - shift, 0.0, 1.0);
         }
     }
-}
-
-// Where the local search goes from x along one axis; false where that is x again, or was tried in vain.
-bool FdaSearch::local_point(const Local& local, std::size_t axis, bool down, double* moved) const {
-    double step = local.step;
-    if (!axes_.is_continuous(axis)) {
-        // A step of a discrete axis leads to another cell; after three halvings one cell was tried enough.
-        const double cell = 1.0 / static_cast<double>(axes_.cells(axis));
-        if (step < cell && step < local.first_step / 8.0) {
-            return false;
-        }
-        step = std::max(step, cell);
-    }
-    *moved = std::clamp(down ? local.x[axis] - step : local.x[axis] + step, 0.0, 1.0);
-    return *moved != local.x[axis];
 }
 
 // --- deciding
@@ -277,11 +256,11 @@ void FdaSearch::expand(Region region) {
     ++expansions_;
     const std::int64_t next = level(region) + 1;
     if (!explores(next - 1)) {
-        Local& local = locals_[region];
+        std::vector<double> start(dimension());
+        centre(region, start.data());
+        const double step = settings_.inflation * geometry_->radius(next - 1);
+        locals_.emplace(region, CoordinateSearch(axes_, std::move(start), step, settings_.least_step));
         ++local_searches_;
-        local.x.resize(dimension());
-        centre(region, local.x.data());
-        local.first_step = local.step = settings_.inflation * geometry_->radius(next - 1);
         unasked_.push_back({region, 0});
         return;
     }
@@ -311,55 +290,15 @@ void FdaSearch::expand(Region region) {
     }
 }
 
-// --- the local search
-
 void FdaSearch::tell_local(Region region, std::int64_t slot, double value) {
-    Local& local = locals_.at(region);
-    if (!local.started) {
-        local.started = true;
-        local.fx = value;
-        return plan(region, local);
+    const auto local = locals_.find(region);
+    slots_.clear();
+    local->second.tell(slot, value, slots_);
+    for (const std::int64_t next : slots_) {
+        unasked_.push_back({region, static_cast<std::int32_t>(next)});
     }
-    local.side[(slot - 1) % 2] = value;
-    if (--local.missing > 0) {
-        return;
-    }
-    const bool down = local.side[1] < local.side[0];  // a tie goes up
-    if (local.side[down] < local.fx) {                // the best becomes current at once
-        local.fx = local.side[down];
-        local_point(local, local.axis, down, &local.x[local.axis]);
-        local.improved = true;
-    }
-    ++local.axis;
-    plan(region, local);
-}
-
-// Finds the next axis with a point to try; halves the step after a full pass without improvement.
-void FdaSearch::plan(Region region, Local& local) {
-    while (true) {
-        if (local.axis == dimension()) {
-            local.axis = 0;
-            if (!local.improved) {
-                local.step /= 2.0;
-            }
-            local.improved = false;
-            if (local.step < settings_.least_step) {
-                locals_.erase(region);
-                return;
-            }
-        }
-        local.side[0] = local.side[1] = infinity;
-        for (const bool down : {false, true}) {
-            double moved = 0.0;
-            if (local_point(local, local.axis, down, &moved)) {
-                ++local.missing;
-                unasked_.push_back({region, static_cast<std::int32_t>(1 + 2 * local.axis + down)});
-            }
-        }
-        if (local.missing > 0) {
-            return;
-        }
-        ++local.axis;
+    if (local->second.is_over()) {
+        locals_.erase(local);
     }
 }
 

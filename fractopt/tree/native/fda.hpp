@@ -14,6 +14,7 @@
 
 #include "axes.hpp"
 #include "chunked.hpp"
+#include "coordinate_search.hpp"
 #include "fda_parts.hpp"
 #include "search.hpp"
 
@@ -66,18 +67,6 @@ private:
         std::vector<double> best_point;
     };
 
-    // One iterated local search along the axes, from the centre of a region of level k.
-    struct Local {
-        std::vector<double> x;  // the current point
-        double fx = infinity;
-        double step = 0.0, first_step = 0.0;
-        std::size_t axis = 0;
-        bool started = false;   // whether f(x) is known
-        bool improved = false;  // in this pass over the axes
-        int missing = 0;        // points of the present axis that are not told yet
-        double side[2] = {infinity, infinity};  // f(x + step e_i), f(x - step e_i)
-    };
-
     struct Task {
         Region region;
         std::int32_t slot;
@@ -86,10 +75,8 @@ private:
     std::size_t at(Region region) const;
     bool explores(std::int64_t level) const { return !settings_.exploits || level < k_; }
     void point(Region region, std::int64_t slot, double* out) const;
-    bool local_point(const Local& local, std::size_t axis, bool down, double* moved) const;
     double key(Region region) const;
     void open(Region region);
-    void plan(Region region, Local& local);
 
     void add_scores(const Family& family, Event& event) const;
     void apply_asked(const Event& event);
@@ -111,7 +98,7 @@ private:
     std::set<std::pair<std::pair<double, double>, Region>> open_;
     std::deque<Family> families_;  // not scored yet, oldest first
     std::int64_t complete_ = 0;    // of these, with all points told
-    std::map<Region, Local> locals_;
+    std::map<Region, CoordinateSearch> locals_;
     std::deque<Task> unasked_;
     Running running_;
     std::int64_t expansions_ = 0;
@@ -120,6 +107,7 @@ private:
     double best_ = infinity;
     std::vector<double> best_point_;
     mutable std::vector<double> scratch_;  // no state: written before it is read, in every call
+    std::vector<std::int64_t> slots_;      // the same
 };
 
 }  // namespace fractopt
