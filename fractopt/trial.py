@@ -40,6 +40,11 @@ class Kind(StrEnum):
     DEFAULT = "default"  # the literature's default configuration
     SEARCH = "search"  # proposed by the optimizer
     REPLICATE = "replicate"  # a told configuration again, with a new training seed
+    CONFIRM = "confirm"  # the same, and its value takes part in no choice: an unbiased one
+
+    @property
+    def is_replicate(self) -> bool:
+        return self in (Kind.REPLICATE, Kind.CONFIRM)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Trial:
     """One configuration to evaluate.
 
     `unit` is its point of the unit cube, None for the base model. `node` and `slot` say which leaf
-    of a tree asked for it, `of` which trial it repeats; -1 where that means nothing. `seed` is a
+    of a tree asked for it, `of` which trial it replicates; -1 where that means nothing. `seed` is a
     function of the run's seed and `id`: it does not change with the attempt.
     """
 
@@ -132,18 +137,22 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Budget:
-    """The run may bring `total` trials to a final outcome, `search` of them the optimizer's own."""
+    """The run may bring `total` trials to a final outcome, `search` of them the optimizer's own.
+
+    `replicates` more are kept for the end: told configurations again.
+    """
 
     total: int
     search: int
+    replicates: int = 0
     type: ClassVar[str] = "budget"
 
     def to_json(self) -> dict[str, Any]:
-        return {"total": self.total, "search": self.search}
+        return {"total": self.total, "search": self.search, "replicates": self.replicates}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Budget:
-        return cls(int(record["total"]), int(record["search"]))
+        return cls(int(record["total"]), int(record["search"]), int(record.get("replicates", 0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +160,8 @@ class Asked:
     """Points were proposed. An optimizer leaves `ids` empty: the Study numbers the points.
 
     ids (n,), unit (n, d) with NaN rows for the base model, node (n,) and slot (n,) as in `Trial`,
-    of (n,): the trial whose key the point repeats, or -1.
+    of (n,): the earlier trial whose key a point of the search repeats, which answers it without an
+    evaluation, or -1; for replicates the trial that is evaluated again.
     """
 
     unit: FloatArray
