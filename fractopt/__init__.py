@@ -14,7 +14,7 @@ _PUBLIC = {
     "Space": "fractopt.space",
     "Study": "fractopt.optimizer.study",
     "load": "fractopt.archive.store",
-    "minimize": "fractopt.optimizer.study",
+    "minimize": "fractopt.optimizer.minimize",
     "minimize_vectorized": "fractopt.optimizer.vectorized",
 }
 

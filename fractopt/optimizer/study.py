@@ -1,21 +1,30 @@
 """The Study: what every search needs, so that no optimizer has to do it.
 
-It numbers the trials, runs the anchors first, counts the budget, answers repeated points from what
-is known, keeps the best, and folds a recorded history back into a living search.
+It numbers the trials, runs the anchors first and replicates last, counts the budget, answers repeated
+points from what is known, keeps the best, and folds a recorded history back into a living search.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from fractopt.optimizer import registry
 from fractopt.optimizer.base import step_stream, trial_seed
-from fractopt.space import Space, Value
+from fractopt.optimizer.evaluated import Evaluated
+from fractopt.optimizer.replicates import (
+    CANDIDATES,
+    Recommended,
+    next_replicate,
+    recommend,
+    replicate_count,
+    standings,
+)
+from fractopt.space import FloatArray, Space, Value
 from fractopt.trial import Asked, Block, Budget, Kind, Observed, Outcome, Recorded, Stopped, Told, Trial
 
 # A budget for "as long as there is something to propose".
@@ -26,37 +35,16 @@ UNBOUNDED = 2**53
 LEAST_REPEATS, MOST_REPEATS = 100, 10_000
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """A trial together with its final outcome."""
-
-    trial: Trial
-    outcome: Outcome
-
-    @property
-    def id(self) -> int:
-        return self.trial.id
-
-    @property
-    def params(self) -> Mapping[str, Value]:
-        return self.trial.params
-
-    @property
-    def value(self) -> float:
-        return self.outcome.value
-
-    @property
-    def stderr(self) -> float | None:
-        return self.outcome.stderr
-
-
 class Study:
     """A search in progress: `ask` for trials, `tell` their outcomes.
 
     `optimizer` is a registered name, `settings` its settings, `budget` the number of trials to
     bring to a final outcome (None: no end), `anchors` the trials that come first: "base" (no
     parameters: the untuned model) and "default" (the values `default`, which must lie in the space).
-    `record` receives every event before it takes effect; `fold` takes recorded events back.
+    The last `replicates` of the budget (a count, or below 1 a share of it) repeat the best
+    configurations, of which `candidates` are compared at a time. `deterministic` says that a
+    configuration always has the same value. `record` receives every event before it takes effect;
+    `fold` takes recorded events back.
 
     Raises ValueError for an unknown optimizer, a wrong setting, or a space it cannot search.
     """
@@ -72,6 +60,9 @@ class Study:
         anchors: Sequence[Literal["base", "default"]] = (),
         default: Mapping[str, Value] | None = None,
         settings: Mapping[str, Any] | None = None,
+        replicates: int | float = 0,
+        candidates: int = CANDIDATES,
+        deterministic: bool = False,
         record: Callable[[Recorded], None] | None = None,
     ) -> None:
         if budget is not None and (not isinstance(budget, int | np.integer) or budget < 1):
@@ -82,18 +73,29 @@ class Study:
             raise ValueError(f"direction must be 'minimize' or 'maximize', got {direction!r}")
         if "default" in anchors and default is None:
             raise ValueError("the anchor 'default' needs default values, got none")
+        if not isinstance(candidates, int | np.integer) or candidates < 1:
+            raise ValueError(f"candidates must be a whole number, at least 1, got {candidates!r}")
+        try:
+            self._replicates = replicate_count(replicates, budget, len(anchors))
+        except ValueError as error:
+            raise ValueError(f"replicates: {error}") from None
         self.space = space
         self.seed = seed
         self.direction = direction
         self.optimizer = registry.create(optimizer, space, seed, settings or {})
         self.stopped: str | None = None
+        self.deterministic = deterministic
+        self._candidates = int(candidates)
         self._sign = -1.0 if direction == "maximize" else 1.0
         self._anchors = tuple(Kind(anchor) for anchor in anchors)
         self._default = None if default is None else dict(default)
         self._default_unit = None if default is None else space.encode(default)
         self._record = record
         self._wanted = UNBOUNDED if budget is None else budget
-        self._total: int | None = None  # as the last Budget event has it
+        self._plan: Budget | None = None  # the last Budget event
+        self._searched = 0  # trials of the search, repeated points not counted
+        self._replicated: list[Trial] = []  # all replicates, and how many of them before the plan
+        self._replicated_before = 0
         self._trials: dict[int, Trial] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._running: dict[int, Trial] = {}
@@ -112,9 +114,10 @@ class Study:
         """What can be decided now, at most `n` trials; none where results must come in first."""
         if n < 1:
             raise ValueError(f"ask for at least 1 trial, got {n}")
-        if self._total != self._wanted:
-            search = max(self._wanted - len(self._anchors), 0)
-            self._emit(Budget(self._wanted, search))
+        if not self._plan_stands:
+            anchors = len(self._anchors) + len(self._replicated)  # what is there already comes on top
+            search = max(self._wanted - anchors - self._replicates, 0)
+            self._emit(Budget(self._wanted, search, self._replicates))
         asked: list[Trial] = []
         while len(asked) < n and not self.finished:
             if self._unanswered:
@@ -123,14 +126,8 @@ class Study:
             room = min(n - len(asked), self.budget - len(self._trials))
             if room <= 0:
                 break
-            if self._only_repeats():
-                if not self._running:
-                    self._emit(Stopped(f"exhausted: the last {self._repeats_in_a_row} points were all known"))
-                break
-            event = self._decide(room)
+            event = self._search(room) if self._searching else self._replicate()
             if event is None:
-                if not self._running:
-                    self._emit(Stopped("exhausted: the optimizer has nothing left to propose"))
                 break
             self._emit(event)
             if isinstance(event, Asked):
@@ -151,7 +148,7 @@ class Study:
 
     def fold(self, events: Iterable[Recorded]) -> None:
         """Take a recorded history back: apply each event, decide nothing, record nothing."""
-        if self._total is not None:
+        if self._plan is not None:
             raise ValueError("a history can be folded into a fresh Study only")
         for event in events:
             self._apply(event)
@@ -183,12 +180,14 @@ class Study:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing will be proposed any more: budget met, or search exhausted.
+        """Whether nothing will be proposed any more: budget met, or search exhausted and replicates done.
 
         A budget that was changed since the last `ask` lets an exhausted search try again.
         """
-        exhausted = self.stopped is not None and self._total == self._wanted
-        return self.told >= self.budget or exhausted
+        if self.told >= self.budget:
+            return True
+        exhausted = self.stopped is not None and self._plan_stands
+        return exhausted and not self._running and (self._best is None or not self._replicates_left)
 
     @property
     def evaluations(self) -> tuple[Evaluated, ...]:
@@ -197,7 +196,7 @@ class Study:
 
     @property
     def best(self) -> Evaluated:
-        """The best observed configuration; of equal ones the oldest. The base model is none.
+        """The best observed configuration; of equal ones the oldest. Base model and replicates are none.
 
         Raises ValueError while no trial has a value.
         """
@@ -205,7 +204,74 @@ class Study:
             raise ValueError("no configuration has a value yet")
         return Evaluated(self._trials[self._best], self._outcomes[self._best])
 
+    def recommend(self) -> Recommended:
+        """The told configuration of the best posterior mean: on noise, never just the luckiest.
+
+        Raises ValueError while no trial has a value.
+        """
+        told = [(e.trial, e.outcome) for e in self.evaluations]
+        found = recommend(self.space, self._sign, told, deterministic=self.deterministic)
+        if found is None:
+            raise ValueError("no configuration has a value yet")
+        return found
+
     # --- deciding
+
+    @property
+    def _plan_stands(self) -> bool:
+        plan = self._plan
+        return plan is not None and (plan.total, plan.replicates) == (self._wanted, self._replicates)
+
+    @property
+    def _searching(self) -> bool:
+        """Whether anchors or points of the search are still to be asked."""
+        assert self._plan is not None
+        anchors_left = self._step == 0 and len(self._trials) < len(self._anchors)
+        return self.stopped is None and (anchors_left or self._searched < self._plan.search)
+
+    @property
+    def _replicates_left(self) -> int:
+        assert self._plan is not None
+        return self._plan.replicates - (len(self._replicated) - self._replicated_before)
+
+    def _search(self, room: int) -> Recorded | None:
+        """The next event of the search, None where results must come in first."""
+        if self._only_repeats():
+            stop = Stopped(f"exhausted: the last {self._repeats_in_a_row} points were all known")
+            return None if self._running else stop
+        assert self._plan is not None
+        # An anchor is one trial whatever the room; a point of the search leaves room for the replicates.
+        event = self._decide(min(room, max(self._plan.search - self._searched, 1)))
+        if event is None and not self._running:
+            return Stopped("exhausted: the optimizer has nothing left to propose")
+        return event
+
+    def _replicate(self) -> Recorded | None:
+        """The next replicate, None where results must come in first, or where none is left.
+
+        Replicates begin when all points of the search are asked and more of them are told than running:
+        the best one told is then likelier than not the best of all. Of those still running one may turn
+        out better, and is a candidate for the replicates that are left.
+        """
+        assert self._plan is not None
+        if not self._replicates_left:
+            return None
+        kinds = [trial.kind for trial in self._running.values()]
+        told = sum(not self._trials[number].kind.is_replicate for number in self._outcomes)
+        if told <= sum(not kind.is_replicate for kind in kinds):
+            return None
+        known = [(e.trial, e.outcome) for e in self.evaluations]
+        ranking = standings(self.space, self._sign, known, deterministic=self.deterministic)
+        if not ranking:
+            return None if self._running else Stopped("no configuration has a value: none to replicate")
+        kind, number = next_replicate(
+            ranking,
+            self._replicated[self._replicated_before :],
+            self._plan.replicates,
+            self._candidates,
+            settled=all(running is Kind.CONFIRM for running in kinds),
+        )
+        return self._one(kind, np.array(self._trials[number].unit), number)
 
     def _decide(self, room: int) -> Recorded | None:
         # The anchors go out first, one an event: the first trials of the run.
@@ -218,11 +284,15 @@ class Study:
     def _anchor(self, kind: Kind) -> Asked:
         unit = np.full(self.space.dimension, math.nan) if kind is Kind.BASE else self._default_unit
         assert unit is not None
+        return self._one(kind, unit)
+
+    def _one(self, kind: Kind, unit: FloatArray, of: int = -1) -> Asked:
+        """One trial that the optimizer did not ask for, at `unit` (d,)."""
         return replace(
             Asked.points(unit[np.newaxis, :]),
             kind=kind,
             ids=np.array([self._next_id], np.int64),
-            of=np.array([-1], np.int64),
+            of=np.array([of], np.int64),
         )
 
     def _number(self, event: Asked) -> Asked:
@@ -266,8 +336,9 @@ class Study:
         elif isinstance(event, Stopped):
             self.stopped = event.reason
         elif isinstance(event, Budget):
-            self._total, self.stopped = event.total, None
+            self._plan, self.stopped = event, None
             self._repeats_in_a_row = 0
+            self._replicated_before = len(self._replicated)
             self.optimizer.apply(event)
         elif isinstance(event, Block):
             raise ValueError(
@@ -282,7 +353,7 @@ class Study:
         integers = (column.tolist() for column in (event.ids, event.node, event.slot, event.of))
         for unit, number, node, slot, of in zip(event.unit, *integers, strict=True):
             self._next_id = number + 1
-            if of >= 0:
+            if of >= 0 and event.kind is Kind.SEARCH:
                 self._repeats.add(number)
                 self._repeats_in_a_row += 1
                 if of in self._outcomes:
@@ -290,18 +361,23 @@ class Study:
                 else:
                     self._waiting.setdefault(of, []).append(number)
                 continue
+            trial = self._trial(event.kind, number, unit, node, slot, of)
+            self._trials[number] = self._running[number] = trial
             if event.kind is Kind.SEARCH:
                 self._repeats_in_a_row = 0
-            trial = self._trial(event.kind, number, unit, node, slot)
-            self._trials[number] = self._running[number] = trial
+                self._searched += 1
+            if event.kind.is_replicate:
+                self._replicated.append(trial)
             if trial.unit is not None:
                 self._keys.setdefault(self.space.key(trial.unit), number)
         if event.kind is Kind.SEARCH:
             self._step += 1
             self.optimizer.apply(event)
 
-    def _trial(self, kind: Kind, number: int, unit: Any, node: int, slot: int) -> Trial:
+    def _trial(self, kind: Kind, number: int, unit: Any, node: int, slot: int, of: int) -> Trial:
         seed = trial_seed(self.seed, number)
+        if kind.is_replicate:
+            return replace(self._trials[of], id=number, kind=kind, seed=seed, node=-1, slot=-1, of=of)
         if kind is Kind.BASE:
             return Trial(number, kind, None, {}, seed)
         point = tuple(float(u) for u in unit)
@@ -320,7 +396,7 @@ class Study:
             trial = self._running.pop(number)
             self._outcomes[number] = outcome
             self._waiting.pop(number, None)
-            if trial.unit is None or not outcome.has_value:
+            if trial.unit is None or trial.kind.is_replicate or not outcome.has_value:
                 continue
             if self._best is None or (loss, number) < (self._loss(self._best), self._best):
                 self._best = number
@@ -329,33 +405,12 @@ class Study:
             outcomes = tuple(o for o, mine in zip(event.outcomes, search, strict=True) if mine)
             self.optimizer.apply(Told(event.ids[search], event.loss[search], outcomes))
         for number, loss in zip(event.ids[~search].tolist(), event.loss[~search], strict=True):
-            point = self._trials[number].unit
-            if point is not None:
-                self.optimizer.apply(Observed(np.array([point]), np.array([loss])))
+            trial = self._trials[number]
+            if trial.unit is not None and trial.kind is not Kind.CONFIRM:  # that takes part in no choice
+                self.optimizer.apply(Observed(np.array([trial.unit]), np.array([loss])))
 
     def _is_search(self, number: int) -> bool:
         return number in self._repeats or self._trials[number].kind is Kind.SEARCH
 
     def _loss(self, number: int) -> float:
         return self._sign * self._outcomes[number].value
-
-
-def minimize(
-    function: Callable[..., float],
-    space: Space,
-    optimizer: str = "soo",
-    budget: int = 100,
-    *,
-    seed: int = 0,
-    settings: Mapping[str, Any] | None = None,
-) -> Study:
-    """Minimise `function(**params)` in this process, one evaluation after the other.
-
-    Returns the finished Study; its `best` holds the best parameters and their value. An exception
-    of the function is the caller's.
-    """
-    study = Study(space, optimizer, budget, seed=seed, settings=settings)
-    while trials := study.ask():
-        for trial in trials:
-            study.tell(trial, function(**trial.params))
-    return study

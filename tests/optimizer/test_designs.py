@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import qmc
 
 from fractopt.optimizer import registry
-from fractopt.optimizer.study import Study, minimize
+from fractopt.optimizer.minimize import minimize
+from fractopt.optimizer.study import Study
 from fractopt.space import Categorical, Float, Int, Ordinal, Space
 from fractopt.trial import Asked, Budget, Recorded
 
