@@ -31,6 +31,7 @@ OPTIMIZERS: dict[str, str] = {
     "sequool": "fractopt.optimizer.sequool:SequOOL",
     "sobol": "fractopt.optimizer.sobol:Sobol",
     "soo": "fractopt.optimizer.soo:SOO",
+    "tpe": "fractopt.optimizer.tpe:TPE",
 }
 
 
