@@ -298,10 +298,12 @@ class Study:
     def _number(self, event: Asked) -> Asked:
         """Give the proposed points their ids, and find those that repeat an earlier one's key."""
         first = self._next_id
-        known = dict(self._keys)
+        new: dict[tuple[int, ...], int] = {}
         of = []
         for offset, unit in enumerate(event.unit):
-            of.append(known.setdefault(self.space.key(unit), first + offset))
+            key = self.space.key(unit)
+            known = self._keys.get(key)
+            of.append(new.setdefault(key, first + offset) if known is None else known)
         ids = np.arange(first, first + len(event.unit), dtype=np.int64)
         originals = np.array(of, np.int64)
         return replace(event, ids=ids, of=np.where(originals == ids, -1, originals))
