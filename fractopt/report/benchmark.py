@@ -5,6 +5,7 @@ One worker, so that each decision knows all earlier results.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from fractopt.optimizer.base import Optimizer
 from fractopt.optimizer.fda import FDA
 from fractopt.optimizer.study import Study
 from fractopt.space import FloatArray
-from fractopt.tree import BoxTree, DirectSearch
+from fractopt.tree import BoxTree, DirectSearch, IlsSearch
+from fractopt.trial import Asked, Recorded, Told
 
 CHECKPOINTS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
@@ -31,8 +33,9 @@ class Run:
 
     values (n,) and points (n, d), in native values, in order; n is less than the budget where the search
     was exhausted. `boxes` (m, 2, d) are the lower and upper corners of the final leaves, `balls`
-    (m, 2, d) the centres of FDA's regions and their radii, which differ by axis where the ranges do;
-    None for an optimizer that has no such regions. `cpu_s` is the time of all decisions together, the
+    (m, 2, d) the centres of FDA's regions and their radii, which differ by axis where the ranges do,
+    `paths` the points (k, d) that each local search of ILS went through; None for an optimizer that has
+    none of these. `cpu_s` is the time of all decisions together, the
     function's own excluded.
     """
 
@@ -43,6 +46,7 @@ class Run:
     points: FloatArray
     boxes: FloatArray | None
     balls: FloatArray | None
+    paths: tuple[FloatArray, ...] | None
     cpu_s: float
 
     def regret(self, evaluations: int) -> float:
@@ -180,7 +184,8 @@ def _problem(name: str, dimension: int | None, shift_seed: int | None) -> Proble
 
 
 def _run(problem: Problem, optimizer: str, budget: int, seed: int) -> Run:
-    study = Study(problem.space, optimizer, budget, seed=seed)
+    events: list[Recorded] = []
+    study = Study(problem.space, optimizer, budget, seed=seed, record=events.append)
     cpu_s, values, points = 0.0, [], []
     while True:
         started = time.process_time()
@@ -196,6 +201,7 @@ def _run(problem: Problem, optimizer: str, budget: int, seed: int) -> Run:
             study.tell(trial, values[-1])
             cpu_s += time.process_time() - started
     corners, balls = _regions(study.optimizer)
+    walks = isinstance(getattr(study.optimizer, "search", None), IlsSearch)
     extent = problem.high - problem.low
     return Run(
         optimizer,
@@ -207,6 +213,7 @@ def _run(problem: Problem, optimizer: str, budget: int, seed: int) -> Run:
         None
         if balls is None
         else np.stack([problem.low + balls[:, 0] * extent, balls[:, 1] * extent], axis=1),
+        tuple(problem.low + path * extent for path in _paths(events)) if walks else None,
         cpu_s,
     )
 
@@ -222,3 +229,31 @@ def _regions(optimizer: Optimizer) -> tuple[FloatArray | None, FloatArray | None
         regions = [(search.centre(i), search.radius(search.level(i))) for i in range(len(search))]
         return None, np.array([[centre, np.full(len(centre), radius)] for centre, radius in regions])
     return None, None
+
+
+def _paths(events: list[Recorded]) -> list[FloatArray]:
+    """What the local searches of ILS went through with one worker, each (k, d), in the unit cube.
+
+    A better point is the next one, unless it is the other side of the axis of the last step: then it
+    takes that one's place.
+    """
+    asked: dict[int, tuple[int, int, FloatArray]] = {}
+    paths: dict[int, list[FloatArray]] = {}
+    value, last = math.inf, 0  # of the present search: its least value, and the slot of the last step
+    for event in events:
+        if isinstance(event, Asked):
+            rows = zip(event.node.tolist(), event.slot.tolist(), event.unit, strict=True)
+            asked.update(zip(event.ids.tolist(), rows, strict=True))
+        elif isinstance(event, Told):
+            for number, loss in zip(event.ids.tolist(), event.loss.tolist(), strict=True):
+                search, slot, unit = asked[number]
+                if slot == 0:
+                    paths[search], value, last = [unit], loss, 0
+                elif loss < value:
+                    if slot % 2 == 0 and last == slot - 1:
+                        paths[search].pop()
+                    paths[search].append(unit)
+                    value, last = loss, slot
+                else:
+                    last = 0
+    return [np.array(path) for path in paths.values()]

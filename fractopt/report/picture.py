@@ -1,4 +1,4 @@
-"""The picture of a benchmark in two dimensions: contours, points in their order, boxes or balls."""
+"""The picture of a benchmark in two dimensions: contours, points in their order, boxes, balls or paths."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 from fractopt.report.benchmark import Benchmark, Run
 
 _PANEL = 3.3  # inches
+_COLUMNS = 4  # at most
 _NUMBERED = 9  # points that carry their number
 _TITLES = {
     "direct": "DIRECT",
     "direct-l": "DIRECT-L",
     "fda": "FDA",
+    "ils": "ILS",
     "lhs": "LHS",
     "sequool": "SequOOL",
     "sobol": "Sobol'",
@@ -38,8 +40,8 @@ def draw(benchmark: Benchmark, path: Path) -> None:
         raise ImportError("the picture needs matplotlib: pip install 'fractopt[report]'") from error
 
     runs = [runs[0] for runs in benchmark.runs.values()]
-    columns = min(len(runs), 4)
-    rows = math.ceil(len(runs) / columns)
+    rows = math.ceil(len(runs) / _COLUMNS)
+    columns = math.ceil(len(runs) / rows)
     figure = Figure(figsize=(_PANEL * columns + 0.7, _PANEL * rows + 0.5), layout="constrained", dpi=160)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=not benchmark.shifted, sharey=True)
@@ -62,7 +64,7 @@ def draw(benchmark: Benchmark, path: Path) -> None:
 
 
 def _panel(axes: Any, run: Run, order: Any) -> Any:
-    from matplotlib.collections import EllipseCollection, PolyCollection
+    from matplotlib.collections import EllipseCollection, LineCollection, PolyCollection
     from matplotlib.patheffects import withStroke
 
     problem = run.problem
@@ -96,6 +98,10 @@ def _panel(axes: Any, run: Run, order: Any) -> Any:
             zorder=2,
         )
         axes.add_collection(balls)
+
+    if run.paths is not None:
+        paths = LineCollection(list(run.paths), colors="#1f4e8c", linewidths=1.0, zorder=2)
+        axes.add_collection(paths)
 
     number = np.arange(1, len(run.values) + 1)
     # The first points on top: they are the fewest, and show where the search began.

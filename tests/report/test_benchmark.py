@@ -53,6 +53,23 @@ def test_every_tree_has_its_boxes_and_fda_its_balls() -> None:
     assert result.runs["random"][0].boxes is result.runs["random"][0].balls is None
 
 
+def test_ils_has_the_paths_of_its_local_searches() -> None:
+    result = run_benchmark("himmelblau", ["ils", "fda"], 300, 1)
+    assert result.runs["fda"][0].paths is None
+    (run,) = result.runs["ils"]
+    assert run.paths is not None
+    evaluated = {tuple(point): value for point, value in zip(run.points, run.values, strict=True)}
+    first, *others = run.paths
+    assert others
+    assert first[0].tolist() == [0.0, 0.0]  # the centre
+    assert first[-1] == pytest.approx([3.0, 2.0], abs=1e-6)
+    for path in run.paths:
+        assert (np.count_nonzero(np.diff(path, axis=0), axis=1) == 1).all()  # along one axis each
+    values = [evaluated[tuple(point)] for point in first]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == len(values)
+
+
 def test_soco_takes_the_shifts_of_the_files_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
