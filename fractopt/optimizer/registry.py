@@ -22,15 +22,16 @@ OPTIMIZERS: dict[str, str] = {
     "direct": "fractopt.optimizer.direct:Direct",
     "direct-l": "fractopt.optimizer.direct:DirectL",
     "fda": "fractopt.optimizer.fda:FDA",
+    "fractal": "fractopt.optimizer.fractal:Fractal",
     "gp": "fractopt.optimizer.gp:GP",
     "grid": "fractopt.optimizer.grid:Grid",
-    "ils": "fractopt.optimizer.ils:ILS",
     "ils": "fractopt.optimizer.ils:ILS",
     "lhs": "fractopt.optimizer.lhs:LatinHypercube",
     "random": "fractopt.optimizer.uniform:Uniform",
     "sequool": "fractopt.optimizer.sequool:SequOOL",
     "sobol": "fractopt.optimizer.sobol:Sobol",
     "soo": "fractopt.optimizer.soo:SOO",
+    "thompson": "fractopt.optimizer.thompson:Thompson",
     "tpe": "fractopt.optimizer.tpe:TPE",
 }
 

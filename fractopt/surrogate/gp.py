@@ -40,12 +40,20 @@ class Posterior:
     def __init__(self, parameters: Hyperparameters, x: FloatArray, y: FloatArray, noise: FloatArray) -> None:
         covariance = parameters.signal * matern(distances(x, x))
         covariance[np.diag_indices_from(covariance)] = parameters.signal * (1.0 + JITTER) + noise
-        self._set(parameters, x, y, np.asarray(np.linalg.cholesky(covariance), np.float64))
+        self._set(parameters, x, y, noise, np.asarray(np.linalg.cholesky(covariance), np.float64))
 
-    def _set(self, parameters: Hyperparameters, x: FloatArray, y: FloatArray, factor: FloatArray) -> None:
+    def _set(
+        self,
+        parameters: Hyperparameters,
+        x: FloatArray,
+        y: FloatArray,
+        noise: FloatArray,
+        factor: FloatArray,
+    ) -> None:
         self.parameters = parameters
         self.x = x
         self.y = y
+        self.noise = noise
         self.factor = factor  # lower triangular: factor @ factor.T is the covariance of y
 
     def __len__(self) -> int:
@@ -64,7 +72,13 @@ class Posterior:
         factor[n:, :n] = cross.T
         factor[n:, n:] = np.linalg.cholesky(corner)
         longer = Posterior.__new__(Posterior)
-        longer._set(self.parameters, np.concatenate([self.x, x]), np.concatenate([self.y, y]), factor)
+        longer._set(
+            self.parameters,
+            np.concatenate([self.x, x]),
+            np.concatenate([self.y, y]),
+            np.concatenate([self.noise, noise]),
+            factor,
+        )
         return longer
 
     @cached_property

@@ -18,12 +18,9 @@ FEATURES = 1024
 
 
 class Draw:
-    """One function drawn from `posterior`; `rng` decides which.
+    """One function drawn from `posterior`; `rng` decides which."""
 
-    `noise` (n,) is the whole noise variance of each of the posterior's observations.
-    """
-
-    def __init__(self, posterior: Posterior, noise: FloatArray, rng: np.random.Generator) -> None:
+    def __init__(self, posterior: Posterior, rng: np.random.Generator) -> None:
         n, p = posterior.x.shape
         # The spectral density of Matern-5/2 is Student's t with 5 degrees of freedom (Rasmussen and
         # Williams 2006, eq. 4.15): a normal divided by the root of a chi-squared over its degrees.
@@ -34,7 +31,7 @@ class Draw:
         self._amplitude = rng.standard_normal(FEATURES) * np.sqrt(2.0 * signal / FEATURES)
         self._posterior = posterior
         residual = posterior.y - posterior.parameters.mean - self._prior(posterior.x)
-        residual -= np.sqrt(noise) * rng.standard_normal(n)
+        residual -= np.sqrt(posterior.noise) * rng.standard_normal(n)
         self._weights = posterior.solved(residual)
 
     def __call__(self, points: FloatArray) -> FloatArray:

@@ -1,0 +1,69 @@
+"""Thompson sampling: each worker gets the minimiser of a function drawn from the posterior.
+
+Thompson (1933); for many workers Hernandez-Lobato, Requeima, Pyzer-Knapp and Aspuru-Guzik (2017),
+"Parallel and distributed Thompson sampling for large-scale accelerated exploration of chemical space",
+ICML: the draws themselves keep the workers apart, however many there are. The functions are drawn whole
+(`surrogate.pathwise`) and minimised over points spread over the cube and mutations, in two rounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fractopt.optimizer.candidates import mutations, spread
+from fractopt.optimizer.model_based import Belief, ModelBased, Proposal
+from fractopt.space import Space
+from fractopt.surrogate.pathwise import Draw
+
+PARENTS, CHILDREN = 5, 64  # mutations of so many of the best points, so many of each
+ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class ThompsonSettings:
+    """`initial` results before the first decision from the model (0: dimension + 3).
+
+    `candidates` is how many points spread over the cube each draw is looked at.
+    """
+
+    initial: int = 0
+    candidates: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.initial < 0:
+            raise ValueError(f"initial: expected 0 (dimension + 3) or more, got {self.initial}")
+        if self.candidates < 1:
+            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
+
+
+class Thompson(ModelBased):
+    """See the module's text."""
+
+    name: ClassVar[str] = "thompson"
+    version: ClassVar[int] = 1
+    Settings: ClassVar[type[ThompsonSettings]] = ThompsonSettings
+
+    def __init__(self, space: Space, seed: int, settings: ThompsonSettings) -> None:
+        super().__init__(space, seed, settings, settings.initial)
+
+    def choose(self, belief: Belief, rng: np.random.Generator) -> list[Proposal]:
+        model = belief.model
+        draw = Draw(model.posterior, rng)
+        candidates = np.concatenate(
+            [
+                spread(rng, self.settings.candidates, belief.lower, belief.upper),
+                mutations(self.space, rng, belief.parents(PARENTS), CHILDREN),
+            ]
+        )
+        values = draw(model.scaled(candidates))
+        for _ in range(ROUNDS):
+            best = np.argsort(values, kind="stable")[:PARENTS]
+            children = mutations(self.space, rng, candidates[best], CHILDREN)
+            candidates = np.concatenate([candidates[best], children])
+            values = np.concatenate([values[best], draw(model.scaled(children))])
+        candidates = model.features.snapped(candidates)
+        order = np.argsort(values, kind="stable")[:50]
+        return [Proposal(candidates[i], -float(values[i])) for i in order]
