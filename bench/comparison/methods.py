@@ -21,6 +21,8 @@ from fractopt.optimizer import registry
 from fractopt.optimizer.study import Study
 from fractopt.space import Categorical, Float, FloatArray, Int, Space
 
+OURS = 1  # the revision of the adapter `Ours`, to be raised when that changes
+
 
 class Method(Protocol):
     def ask(self, n: int) -> list[tuple[int, FloatArray]]:
@@ -35,10 +37,11 @@ class Method(Protocol):
 
 
 class Ours:
-    """An optimizer of fractopt by its registered name. It knows the budget."""
+    """An optimizer of fractopt by its registered name. It knows the budget, and recommends as Study does."""
 
     def __init__(self, name: str, problem: Problem, workers: int, budget: int, seed: int) -> None:
-        self.study = Study(problem.space, name, budget, seed=seed)
+        deterministic = problem.noise == 0.0
+        self.study = Study(problem.space, name, budget, seed=seed, deterministic=deterministic)
 
     def ask(self, n: int) -> list[tuple[int, FloatArray]]:
         return [(trial.id, np.array(trial.unit)) for trial in self.study.ask(n)]
@@ -47,7 +50,7 @@ class Ours:
         self.study.tell(number, value)
 
     def recommend(self) -> FloatArray | None:
-        return None
+        return self.study.space.encode(self.study.recommend().params)
 
 
 class Optuna:
@@ -269,7 +272,7 @@ def find(name: str) -> Entry:
     registry.find(name)
     return Entry(
         lambda problem, workers, budget, seed: Ours(name, problem, workers, budget, seed),
-        lambda: f"{name} {registry.find(name).version} {fingerprint(name)}",
+        lambda: f"{registry.find(name).version} {fingerprint(name)} r{OURS}",
         knows_budget=True,
         ours=True,
     )

@@ -18,6 +18,7 @@ RESULTS = cache.FOLDER.with_suffix(".md")
 FIGURE = cache.FOLDER.with_suffix(".png")
 LEAST = 1e-9  # smaller regrets count as this one
 RESAMPLES = 1000
+TWINS = (("tpe", "optuna-tpe"),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,37 +70,42 @@ def compare(
     runs: dict[str, dict[cache.Key, Run]], workers: int, budget: int, wanted: list[str], seeds: list[int]
 ) -> Comparison | None:
     """None where fewer than three methods have fewer than two problems in common."""
-    found: dict[str, dict[tuple[str, int], Run]] = {}
-    for name, known in runs.items():
-        entry = methods.find(name)
-        answers = {}
-        for problem in wanted:
-            for seed in seeds:
-                run = cache.answer(known, entry, cache.Key(problem, seed, workers, budget))
-                if run is not None:
-                    answers[problem, seed] = run
-        if answers:
-            found[name] = answers
+    answers = {name: _answers(known, name, workers, budget, wanted, seeds) for name, known in runs.items()}
+    found = {name: known for name, known in answers.items() if known}
     if len(found) < 3:
         return None
-    common = set.intersection(*(set(answers) for answers in found.values()))
+    common = set.intersection(*(set(known) for known in found.values()))
     problems = [p for p in wanted if any((p, seed) in common for seed in seeds)]
     if len(problems) < 2:
         return None
     regrets = {
         p: np.log10(
             [
-                [max(answers[p, s].curve[budget], LEAST) for s in seeds if (p, s) in common]
-                for answers in found.values()
+                [max(known[p, s].curve[budget], LEAST) for s in seeds if (p, s) in common]
+                for known in found.values()
             ]
         )
         for p in problems
     }
     cpu_s = [
-        sum(run.cpu_s for run in answers.values()) / sum(run.decisions for run in answers.values())
-        for answers in found.values()
+        sum(run.cpu_s for run in known.values()) / sum(run.decisions for run in known.values())
+        for known in found.values()
     ]
     return Comparison(workers, budget, tuple(found), regrets, np.array(cpu_s))
+
+
+def _answers(
+    runs: dict[cache.Key, Run], name: str, workers: int, budget: int, wanted: list[str], seeds: list[int]
+) -> dict[tuple[str, int], Run]:
+    """(problem, seed) -> the method's run in that setting, where there is one."""
+    entry = methods.find(name)
+    found = {}
+    for problem in wanted:
+        for seed in seeds:
+            run = cache.answer(runs, entry, cache.Key(problem, seed, workers, budget))
+            if run is not None:
+                found[problem, seed] = run
+    return found
 
 
 def write(named: list[str], settings: tuple[str, ...], seeds: list[int]) -> None:
@@ -121,10 +127,41 @@ def write(named: list[str], settings: tuple[str, ...], seeds: list[int]) -> None
                 continue
             panels.append((f"{workers} × {budget}: {title}", comparison))
             lines += ["", f"### {title}", "", *_section(comparison)]
+    lines += _twins(runs, settings, seeds)
     RESULTS.write_text("\n".join(lines) + "\n")
     if panels:
         _draw(panels)
     print(f"wrote {RESULTS} and {FIGURE}")
+
+
+def _twins(runs: dict[str, dict[cache.Key, Run]], settings: tuple[str, ...], seeds: list[int]) -> list[str]:
+    """An algorithm of ours against the peer's implementation of the same."""
+    lines = [
+        "",
+        "## The same algorithm twice",
+        "",
+        "Mean difference of log10 regret, ours minus the peer's, ",
+    ]
+    lines[-1] += "problem by problem and seed by seed, with its standard error."
+    lines += ["", "| | " + " | ".join(settings) + " |", "|---" * (len(settings) + 1) + "|"]
+    for own, peer in TWINS:
+        cells = []
+        for setting in settings:
+            workers, budget = (int(part) for part in setting.split("x"))
+            pair = {name: runs.get(name, {}) for name in (own, peer)}
+            known = [
+                _answers(known, name, workers, budget, list(PROBLEMS), seeds) for name, known in pair.items()
+            ]
+            both = sorted(set(known[0]) & set(known[1]))
+            logs = np.log10([[max(k[at].curve[budget], LEAST) for at in both] for k in known])
+            if len(both) < 2:
+                cells.append("")
+                continue
+            difference = logs[0] - logs[1]
+            error = difference.std(ddof=1) / math.sqrt(len(both))
+            cells.append(f"{difference.mean():+.3f} ± {error:.3f} ({len(both)})")
+        lines.append(f"| {own} − {peer} | {' | '.join(cells)} |")
+    return lines
 
 
 def _head(versions: dict[str, str | None]) -> list[str]:
@@ -138,10 +175,10 @@ def _head(versions: dict[str, str | None]) -> list[str]:
         "Asynchronous workers in virtual time: a trial lasts as its problem, seed and number say",
         "(log-normal, sigma 0.5), for every method alike. The regret is that of the best value after so many",
         "finished evaluations; on the noisy problems that of the noise-free value of what the method",
-        "recommends (pycma: its mean, BoTorch: its best posterior mean, the others: the best they were",
-        "told). Methods of one table are compared on the same problems and seeds; seeds from 100 on and the",
-        "BBOB instances 1 to 3 were for tuning and are in no table. nlopt-mlsl has one worker only. A method",
-        "that does not know the budget has run 200 evaluations once and is read at 50.",
+        "recommends (pycma: its mean, BoTorch and ours: the best posterior mean, the others: the best they",
+        "were told). Methods of one table are compared on the same problems and seeds; seeds from 100 on and",
+        "the BBOB instances 1 to 3 were for tuning and are in no table. nlopt-mlsl has one worker only. A",
+        "method that does not know the budget has run 200 evaluations once and is read at 50.",
         "",
         "Mean rank: of the mean log10 regret of each problem, averaged over problems, 1 is best; with the",
         "standard error of a bootstrap over the seeds. Mean ranks that differ by more than CD are different",
