@@ -54,6 +54,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -64,6 +65,9 @@ from fractopt.space import FloatArray, Space
 from fractopt.tree import IlsSearch
 
 First = Literal["centre", "sobol"]
+
+# So many starts are drawn at once: setting up the sequence costs as much as hundreds of its points.
+TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,16 @@ class ILS(Partition):
     def __init__(self, space: Space, seed: int, settings: ILSSettings) -> None:
         design = Sobol(space, seed, SobolSettings())
 
+        @lru_cache(maxsize=2)
+        def drawn(block: int) -> FloatArray:
+            return design.points(block * TOGETHER, (block + 1) * TOGETHER)
+
         def start(number: int) -> FloatArray:
             if settings.first == "centre":
                 if number == 0:
                     return np.full(space.dimension, 0.5)
                 number -= 1
-            (point,) = design.points(number, number + 1)
-            return np.asarray(point, np.float64)
+            return np.ascontiguousarray(drawn(number // TOGETHER)[number % TOGETHER])
 
         search = IlsSearch(edges(space), start, settings.inflation * settings.step, settings.least_step)
         super().__init__(space, search)
