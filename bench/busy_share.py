@@ -127,6 +127,9 @@ class Table:
 
 
 def main(names: list[str], seeds: int, limit_s: float) -> None:
+    command = f"python bench/busy_share.py --seeds {seeds}"
+    if set(names) != set(registry.names()):
+        command += f" --optimizers {' '.join(names[1:])}"
     began = time.process_time()
     table = Table(limit_s)
     for name in names:
@@ -150,7 +153,7 @@ def main(names: list[str], seeds: int, limit_s: float) -> None:
     lines = [
         "# Busy share, in virtual time",
         "",
-        f"`python bench/busy_share.py --seeds {seeds}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, "
+        f"`{command}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, "
         f"Python {platform.python_version()}, numpy {np.__version__}, load {os.getloadavg()[1]:.1f}; "
         f"{time.process_time() - began:.0f} s of CPU. Optimizers and their versions: "
         + ", ".join(f"{name} {registry.find(name).version}" for name in names)
