@@ -127,7 +127,7 @@ class FDASettings:
 
 
 class FDA(Partition):
-    """See the module's text; the rules themselves are tree/native/fda.cpp and fda_parts.cpp."""
+    """See the module's text; the rules are tree/native/fda.cpp, fda_parts.cpp and coordinate_search.cpp."""
 
     name: ClassVar[str] = "fda"
     version: ClassVar[int] = 1

@@ -100,7 +100,7 @@ def test_json() -> None:
     assert set(record["optimizers"]["grid"]["median_regret"]) == {"10", "12"}
 
 
-@pytest.mark.parametrize("optimizers", [["soo"], ["random", "lhs", "grid", "direct", "fda"]])
+@pytest.mark.parametrize("optimizers", [["soo"], ["random", "lhs", "grid", "direct", "fda", "ils"]])
 def test_the_picture(tmp_path: Path, optimizers: list[str]) -> None:
     draw(run_benchmark("himmelblau", optimizers, 30, 1), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
