@@ -1,8 +1,8 @@
 """ILS, iterated local search along the axes: the exploitation of FDA as an optimizer of its own.
 
 Nakib, Ouchraa, Shvai, Souquet, Talbi (2017), "Deterministic metaheuristic based on fractal
-decomposition for large-scale optimization", Applied Soft Computing 61, section on intensification; the
-rule as in the authors' code (zellij).
+decomposition for large-scale optimization", Applied Soft Computing 61; the rule as in the code of Firmin and
+Talbi (zellij).
 
     x, omega    the current point and the step of a local search, in the unit cube
 
@@ -19,7 +19,7 @@ Departures:
 * Starts. The paper's starts are the centres of FDA's smallest balls. Here the first is the centre of the
   cube (`first = "centre"`), the others are points of a scrambled Sobol' sequence, in their order: a search
   whose omega falls below `least_step` gives way to a new one, so that the budget is always used.
-* The first step is `inflation` times `step`. The authors' code begins with 1.75 times the radius of a ball,
+* The first step is `inflation` times `step`. Their code begins with 1.75 times the radius of a ball,
   which for the one inscribed in the cube (`step = 0.5, inflation = 1.75`) leads beyond the faces. A quarter
   of the cube was best of 0.1 to 0.875 at 50 to 500 evaluations, in the mean of ranks on ten functions, six
   shifts each.
@@ -36,18 +36,18 @@ Departures:
 * Failures. A trial without a value counts as +inf: it is no step. A start without a value is left by the
   first point that has one.
 
-A log of f(x) = |x - 0.2| on [0, 1], omega = 1/4, one worker:
+A log of f(x) = |x - 0.2| on [0, 1], omega = 1/4, one worker; nodes are the local searches by number:
 
-    selected  search 0  axis -1             it begins
-    asked     trial 0   search 0  slot 0    its start, x = 1/2
-    told      trial 0   0.3
-    asked     trial 1   search 0  slot 1    x + omega e_1 = 3/4
-    told      trial 1   0.55
-    asked     trial 2   search 0  slot 2    x - omega e_1 = 1/4
-    told      trial 2   0.05                x = 1/4
+    selected  node 0   sweep -1          it begins
+    asked     trial 0  node 0  slot 0    its start, x = 1/2
+    told      trial 0  0.3
+    asked     trial 1  node 0  slot 1    x + omega e_1 = 3/4
+    told      trial 1  0.55
+    asked     trial 2  node 0  slot 2    x - omega e_1 = 1/4
+    told      trial 2  0.05              x = 1/4
     ...
 
-With two workers, `selected search 0 axis 1` is a look ahead along the second axis of two.
+With several workers `selected node 0 sweep i` is the look ahead of search 0 along axis i, counted from 0.
 """
 
 from __future__ import annotations
