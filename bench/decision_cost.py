@@ -12,6 +12,7 @@ bench/results/decision_cost.md.
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from argparse import ArgumentParser
@@ -95,7 +96,7 @@ def main() -> None:
     problem = make("levy5", 0)
     rows = [f"| n | pending | {options.optimizer} | BoTorch qLogEI | ratio |", "|---|---|---|---|---|"]
     for n in (int(size) for size in options.sizes.split(",")):
-        points = qmc.Sobol(problem.space.dimension, seed=n).random(n)
+        points = qmc.Sobol(problem.space.dimension, seed=n).random_base2(math.ceil(math.log2(n)))[:n]
         values = np.array([problem.value(point) for point in points])
         for pending in PENDING:
             decisions = max(3, n // 20 + 1)
@@ -112,8 +113,8 @@ def main() -> None:
     head = [
         "# What a decision costs",
         "",
-        f"Written by `python -m bench.decision_cost {options.optimizer}`. CPU time per decision, in 5",
-        "dimensions, n observations, none or 64 trials under way; refits at their own rate, a tell included.",
+        f"Written by `python -m bench.decision_cost {options.optimizer}`. CPU time per decision in 5",
+        "dimensions, n observations, none or 64 trials under way; refits at their own rate, tells included.",
         "",
         f"Python {platform.python_version()}, numpy {np.__version__}, BoTorch {version('botorch')}, torch "
         f"{version('torch')}; {platform.machine()}, one BLAS thread.",

@@ -41,7 +41,12 @@ class Comparison:
 
     @property
     def errors(self) -> FloatArray:
-        """Standard errors (methods,) of the mean ranks: a bootstrap over the seeds of each problem."""
+        """Standard errors (methods,) of the mean ranks: a bootstrap over the seeds of each problem.
+
+        NaN where a problem has one seed only.
+        """
+        if min(logs.shape[1] for logs in self.regrets.values()) < 2:
+            return np.full(len(self.names), math.nan)
         rng = np.random.default_rng(0)
         drawn = []
         for _ in range(RESAMPLES):
@@ -113,24 +118,23 @@ def write(named: list[str], settings: tuple[str, ...], seeds: list[int]) -> None
     runs = {name: cache.load(name, version) for name, version in versions.items() if version}
     fast = {name: known for name, known in runs.items() if not methods.find(name).slow}
     lines = _head(versions)
-    panels: list[tuple[str, Comparison]] = []
+    panels: list[list[tuple[str, Comparison] | None]] = []  # by setting: all problems, all methods
     for setting in settings:
         workers, budget = (int(part) for part in setting.split("x"))
         lines += ["", f"## {workers} worker{'s' * (workers > 1)}, {budget} evaluations"]
+        panels.append([])
         for title, which, wanted in (
             ("all problems", fast, list(PROBLEMS)),
             ("all methods, on a subset", runs, list(SUBSET)),
         ):
-            comparison = compare(which, workers, budget, wanted, seeds)
-            if comparison is None:
-                lines += ["", f"### {title}", "", "No runs in common yet."]
-                continue
-            panels.append((f"{workers} × {budget}: {title}", comparison))
-            lines += ["", f"### {title}", "", *_section(comparison)]
+            found = compare(which, workers, budget, wanted, seeds)
+            comparison = found if found and (which is fast or set(found.names) - set(fast)) else None
+            panels[-1].append(comparison and (f"{setting}, {title}", comparison))
+            section = _section(comparison) if comparison else ["No runs in common yet."]
+            lines += ["", f"### {title}", "", *section]
     lines += _twins(runs, settings, seeds)
     RESULTS.write_text("\n".join(lines) + "\n")
-    if panels:
-        _draw(panels)
+    _draw(panels)
     print(f"wrote {RESULTS} and {FIGURE}")
 
 
@@ -140,10 +144,12 @@ def _twins(runs: dict[str, dict[cache.Key, Run]], settings: tuple[str, ...], see
         "",
         "## The same algorithm twice",
         "",
-        "Mean difference of log10 regret, ours minus the peer's, ",
+        "Mean difference of log10 regret, ours minus the peer's, over the problems and seeds that both ran",
+        "(how many), with its standard error.",
+        "",
+        f"| | {' | '.join(settings)} |",
+        "|---" * (len(settings) + 1) + "|",
     ]
-    lines[-1] += "problem by problem and seed by seed, with its standard error."
-    lines += ["", "| | " + " | ".join(settings) + " |", "|---" * (len(settings) + 1) + "|"]
     for own, peer in TWINS:
         cells = []
         for setting in settings:
@@ -227,22 +233,26 @@ def _ranks(scores: list[FloatArray]) -> FloatArray:
     return stats.rankdata(np.round(scores, 9), axis=1)
 
 
-def _draw(panels: list[tuple[str, Comparison]]) -> None:
+def _draw(panels: list[list[tuple[str, Comparison] | None]]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    heights = [len(comparison.names) + 2 for _, comparison in panels]
+    heights = [2 + max((len(panel[1].names) for panel in row if panel), default=0) for row in panels]
     figure, axes = plt.subplots(
         len(panels),
-        1,
-        figsize=(8, 0.26 * sum(heights) + 0.4 * len(panels)),
+        len(panels[0]),
+        figsize=(11, 0.21 * sum(heights) + 0.4 * len(panels)),
         height_ratios=heights,
         squeeze=False,
         layout="constrained",
     )
-    for axis, (title, comparison) in zip(axes[:, 0], panels, strict=True):
+    for axis, panel in zip(axes.flat, (panel for row in panels for panel in row), strict=True):
+        if panel is None:
+            axis.axis("off")
+            continue
+        title, comparison = panel
         mean = comparison.ranks.mean(axis=0)
         order = np.argsort(-mean, kind="stable")
         best, difference = mean.min(), comparison.critical_difference
@@ -256,7 +266,6 @@ def _draw(panels: list[tuple[str, Comparison]]) -> None:
         axis.set_ylim(-0.8, len(order) - 0.2)
         axis.set_title(f"{title} ({len(comparison.regrets)} problems)", fontsize=9, loc="left")
         axis.tick_params(labelsize=8)
-    axes[-1, 0].set_xlabel(
-        "mean rank; grey: not different from the best at 5 % (Nemenyi); bold: ours", fontsize=8
-    )
-    figure.savefig(FIGURE, dpi=110)
+    legend = "mean rank ± standard error; grey: not different from the best at 5 % (Nemenyi); bold: ours"
+    figure.supxlabel(legend, fontsize=8)
+    figure.savefig(FIGURE, dpi=100)
