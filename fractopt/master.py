@@ -181,7 +181,10 @@ class Master:
                 "time": time.time(),
             }
         )
-        test = self._tests.when == "all" or trial.id in self._testing
+        test = trial.id in self._testing or (
+            # A replicate that took no part in the choice is worth testing as it is: it is not run again.
+            trial.kind is Kind.CONFIRM if self._tests.when == "finalists" else self._tests.when == "all"
+        )
         task = Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, test)
         self.crew.begin(worker, task)
         return task
@@ -257,9 +260,11 @@ class Master:
     def _tell(self, trial: Trial, outcome: Outcome) -> None:
         self.study.tell(trial, outcome)
         self._reports.append(self._line(trial, outcome))
+        self._failures += outcome.status.is_failure
+        if trial.kind.is_replicate:
+            return  # the search is over: a failure is no reason to lose what it found
         if outcome.status is Status.FAILED and self._policy.then == "abort":
             self._fail(f"trial {trial.id} failed: {outcome.reason}")
-        self._failures += outcome.status.is_failure
         told = self.study.told
         if told >= self._policy.abort_after and self._failures > self._policy.abort_rate * told:
             self._fail(f"{self._failures} of {told} evaluations failed, the last one with: {outcome.reason}")
@@ -328,6 +333,20 @@ class Master:
             else:
                 self._tell(trial, outcome)
 
+    def _recommend(self) -> None:
+        """Once all results are in: which configuration has the best posterior mean, on record."""
+        if self.history.recommended is None and self.history.best is not None:
+            found = self.study.recommend()
+            self.archive.note(
+                {
+                    "record": "recommended",
+                    "trial": found.id,
+                    "mean": found.mean,
+                    "sd": found.sd,
+                    "time": time.time(),
+                }
+            )
+
     def _plan_tests(self) -> None:
         """Once the search is over: the best configurations and the anchors, on the test metrics."""
         if self._tests_planned or self._tests.when != "finalists":
@@ -341,6 +360,7 @@ class Master:
     def _nothing_left(self) -> bool:
         if not self.study.finished or self.crew.busy or self._again:
             return False
+        self._recommend()
         self._plan_tests()
         return not self._testing
 
@@ -375,6 +395,7 @@ class Master:
         error = "" if outcome.stderr is None else f" ± {outcome.stderr:.2g}"
         reason = f" [{outcome.reason}]" if outcome.message else ""
         name = "" if trial.kind is Kind.SEARCH else f" {trial.kind.value}"
+        name += f" of {trial.of}" if trial.kind.is_replicate else ""
         try:
             best = f"best {self.study.best.value:.6g} (trial {self.study.best.id})"
         except ValueError:

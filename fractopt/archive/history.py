@@ -42,6 +42,7 @@ class Row:
     params: dict[str, Value]
     node: int
     slot: int
+    of: int = -1
     outcome: Outcome | None = None
     attempts: list[Attempt] = field(default_factory=list)
 
@@ -76,6 +77,8 @@ class History:
         self.failed = False  # the last master gave up: going on needs somebody who looks first
         self.workers: dict[int, Record] = {}
         self.tests: dict[int, Record] = {}
+        self.replicates = 0  # how many the budget keeps for the end
+        self.recommended: Record | None = None  # as the master said it, once all results were in
         self._sessions: list[_Session] = []
         for record in records:
             self.add(record)
@@ -103,6 +106,8 @@ class History:
             self._end_attempt(record)
         elif kind == "tested":
             self.tests[record["trial"]] = record
+        elif kind == "recommended":
+            self.recommended = record
         elif kind == "closed":
             self.complete = bool(record["complete"])
             self.failed = bool(record.get("failed", False))
@@ -112,28 +117,33 @@ class History:
         if isinstance(event, Asked):
             self._add_asked(event)
         elif isinstance(event, Told):
+            self.recommended = None
             for number, outcome in zip(event.ids.tolist(), event.outcomes, strict=True):
                 if number in self.rows:
                     self.rows[number].outcome = outcome
         elif isinstance(event, Budget):
-            self.budget, self.stopped = event.total, None
+            self.budget, self.replicates, self.stopped = event.total, event.replicates, None
         elif isinstance(event, Stopped):
             self.stopped = event.reason
 
     def _add_asked(self, event: Asked) -> None:
         for i, number in enumerate(event.ids.tolist()):
-            if event.of[i] >= 0:
+            of = int(event.of[i])
+            if of >= 0 and event.kind is Kind.SEARCH:
                 self.repeats += 1  # answered from another trial: not an evaluation
                 continue
             unit: FloatArray | None = event.unit[i]
             params: dict[str, Value] = {}
             if event.kind is Kind.BASE:
                 unit = None
+            elif event.kind.is_replicate:
+                params = dict(self.rows[of].params)
             elif event.kind is Kind.DEFAULT and self.manifest.default is not None:
                 params = dict(self.manifest.default)
             else:
                 params = self.space.decode(event.unit[i])
-            self.rows[number] = Row(number, event.kind, unit, params, int(event.node[i]), int(event.slot[i]))
+            place = (int(event.node[i]), int(event.slot[i]))
+            self.rows[number] = Row(number, event.kind, unit, params, *place, of)
 
     def _end_attempt(self, record: Record) -> None:
         session = self._sessions[-1]
@@ -162,17 +172,26 @@ class History:
         return [row for _, row in sorted(self.rows.items()) if row.outcome is not None]
 
     @property
+    def told(self) -> list[tuple[Row, Outcome]]:
+        """The same with these outcomes."""
+        return [(row, row.outcome) for row in self.evaluations if row.outcome is not None]
+
+    @property
     def best(self) -> Row | None:
-        """The best observed configuration: of equal ones the oldest; never the base model."""
-        rows = [r for r in self.evaluations if r.outcome and r.outcome.has_value and r.kind is not Kind.BASE]
+        """The best observed configuration: of equal ones the oldest; never the base model or a replicate."""
+        rows = [row for row, o in self.told if o.has_value and row.kind in (Kind.DEFAULT, Kind.SEARCH)]
         return min(rows, key=self._loss, default=None)
 
     def finalists(self, count: int) -> list[Row]:
-        """The anchors that have a value, and the `count` best other configurations, best first."""
+        """The anchors that have a value, and `count` other configurations.
+
+        The recommended one first, then the best observed.
+        """
         rows = [row for row in self.evaluations if row.outcome is not None and row.outcome.has_value]
         anchors = [row for row in rows if row.kind in (Kind.BASE, Kind.DEFAULT)]
         others = [row for row in rows if row.kind is Kind.SEARCH]
-        return anchors + sorted(others, key=lambda row: (self._loss(row), row.id))[:count]
+        first = self.recommended["trial"] if self.recommended else -1
+        return anchors + sorted(others, key=lambda row: (row.id != first, self._loss(row), row.id))[:count]
 
     def _loss(self, row: Row) -> float:
         return self.manifest.sign * row.value
@@ -213,6 +232,7 @@ _COLUMNS: list[tuple[str, str]] = [
     ("device", "S64"),
     ("node", "i8"),
     ("slot", "i8"),
+    ("of", "i8"),
 ]
 _FIXED = {name for name, _ in _COLUMNS} | {"message"}
 
@@ -251,6 +271,7 @@ def table(history: History) -> np.ndarray[Any, Any]:
             _text(last.device if last else "", 64),
             row.node,
             row.slot,
+            row.of,
             *(_cell(row.params, name, kind) for name, kind in types.items()),
             *(outcome.metrics.get(name, math.nan) for name in metrics),
             _text(outcome.reason, 256),

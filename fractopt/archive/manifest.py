@@ -9,7 +9,8 @@ from typing import Any
 from fractopt.archive.journal import ArchiveError, Record
 from fractopt.space import Space, Value
 
-SCHEMA = 1  # of journal records and HDF5 layout; a reader refuses a higher one
+# Of journal records and HDF5 layout; a reader refuses a higher one. 2: trials that replicate another one.
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Manifest:
             raise ArchiveError(
                 f"the archive's manifest has the fields {sorted(record)}, expected {sorted(names)}"
             )
-        manifest = cls(**{**record, "anchors": tuple(record["anchors"])})
+        # What is written from now on is of our schema.
+        manifest = cls(**{**record, "anchors": tuple(record["anchors"]), "schema": SCHEMA})
         try:
             manifest.decoded_space()
         except (ValueError, TypeError, AttributeError) as error:

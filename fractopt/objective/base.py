@@ -21,7 +21,8 @@ class Evaluation:
 
     `params` are native values, empty for the base model. `directory` is the evaluation's own, it
     exists and may be written to; None where a caller keeps no files. `test` asks for the test
-    metrics too, which the optimizer never sees.
+    metrics too, which the optimizer never sees. `seed` is what a replicate differs in from the evaluation
+    it repeats: it must be used where `kind.is_replicate`, whatever else a user has fixed.
     """
 
     id: int
@@ -51,6 +52,11 @@ class Objective(Protocol):
 
 class ObjectiveSettings(Protocol):
     """What a user may say about an objective: a frozen dataclass, importable without heavy packages."""
+
+    @property
+    def repeats_exactly(self) -> bool:
+        """Whether a configuration has the same value whatever the seed: replicates tell nothing then."""
+        ...
 
     def mistakes(self, space: Space) -> list[str]:
         """What cannot work whatever the machine, beyond the ranges of single fields: one line each."""

@@ -34,6 +34,10 @@ class PythonSettings:
                 f'function: expected "module:function", such as "mypackage.train:loss", got {self.function!r}'
             )
 
+    @property
+    def repeats_exactly(self) -> bool:
+        return False  # nobody but the user knows
+
     def mistakes(self, space: Space) -> list[str]:
         return [
             f"{name!r} is no Python name, and the function is called with its parameters by name"

@@ -39,6 +39,10 @@ class SyntheticSettings:
         if self.shift_seed is not None and self.shift_seed < 0:
             raise ValueError(f"shift_seed: expected an integer >= 0, got {self.shift_seed}")
 
+    @property
+    def repeats_exactly(self) -> bool:
+        return self.noise == 0.0
+
     def mistakes(self, space: Space) -> list[str]:
         dimension = self.dimension or space.dimension
         if dimension != space.dimension:

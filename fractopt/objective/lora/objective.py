@@ -72,7 +72,8 @@ class LoraObjective:
         else:
             report("prepare")
             fixed = self.settings.train.seed
-            seed = evaluation.seed if fixed == "per-trial" else fixed
+            # A replicate with the seed that is fixed for the search would be the same number again.
+            seed = evaluation.seed if fixed == "per-trial" or evaluation.kind.is_replicate else fixed
             tuned = self._trainer(Hyperparameters.of(dict(evaluation.params)), seed, report)
             model = tuned.model
             metrics |= {

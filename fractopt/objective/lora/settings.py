@@ -136,7 +136,8 @@ class Train:
     `global_batch` samples make one optimizer step; they go through the model `micro_batch` at a time,
     "auto" for as many as memory allows. Training ends after `epochs` over the data, or `max_steps`
     optimizer steps if that is sooner. The learning rate rises over `warmup_steps`, then falls as a
-    cosine. `seed` is one number for every evaluation, or "per-trial" for independent noise.
+    cosine. `seed` is one number for every evaluation of the search, or "per-trial" for independent noise;
+    a replicate always has a seed of its own, or it would be the same number again.
     """
 
     targets: tuple[Target, ...] = ("query", "key", "value", "head")
@@ -215,6 +216,10 @@ class LoraSettings:
                 split_metric(metric)
             except ValueError as error:
                 raise ValueError(str(error).replace("metric:", "test_metrics:", 1)) from None
+
+    @property
+    def repeats_exactly(self) -> bool:
+        return False  # a replicate has a seed of its own, see Train
 
     def mistakes(self, space: Space) -> list[str]:
         """What in `space` this objective cannot evaluate, one sentence each."""

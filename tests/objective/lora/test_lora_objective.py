@@ -105,15 +105,17 @@ def test_a_loss_that_explodes_is_diverged(evaluate: Evaluate, rate: float, says:
     assert says in outcome.message
 
 
-def test_a_seed_per_trial_is_the_trials_own(short: Callable[..., LoraSettings]) -> None:
+@pytest.mark.parametrize(
+    ("fixed", "kind"), [("per-trial", Kind.SEARCH), (1337, Kind.REPLICATE), (1337, Kind.CONFIRM)]
+)
+def test_a_seed_per_trial_or_of_a_replicate_is_the_trials_own(
+    short: Callable[..., LoraSettings], fixed: Any, kind: Kind
+) -> None:
     from fractopt.objective.lora.objective import LoraObjective
 
-    brief = Train(epochs=1, max_steps=4, warmup_steps=2, seed="per-trial")
+    brief = Train(epochs=1, max_steps=4, warmup_steps=2, seed=fixed)
     objective = LoraObjective(short(train=brief, test_metrics=()))
-    losses = [
-        objective(Evaluation(1, Kind.REPLICATE, GOOD, seed), silent).metrics["train/loss"]
-        for seed in (1, 2, 1)
-    ]
+    losses = [objective(Evaluation(1, kind, GOOD, seed), silent).metrics["train/loss"] for seed in (1, 2, 1)]
     assert losses[0] == losses[2] != losses[1]
 
 
