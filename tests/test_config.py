@@ -128,7 +128,12 @@ OF_PLAIN = {
     "run.anchors=['default','default']": "run.anchors: expected each anchor once, got ['default', 'default']",
     "run.anchors=['default']": 'run.anchors: asks for "default", but there is no [default] table',
     "run.anchors=['base']": "run.anchors: \"base\" is the untuned model; the objective 'synthetic' has none",
-    "run.replicates=2": "run.replicates: this version runs no replicates; leave it out, or set it to 0, go",
+    "run.replicates=-2": "run.replicates: expected a number of evaluations such as 6, or a share of the bu",
+    "run.replicates='2'": "run.replicates: expected a number of evaluations such as 6, or a share of the bu",
+    "run.replicates=1.5": "run.replicates: expected a number of evaluations such as 6, or a share of the bu",
+    "run.replicates=0.01": "run.replicates: a share of 0.01 of 12 evaluations is not even one; give a larger",
+    "run.replicates=12": "run.replicates: 12 replicates leave nothing of a budget of 12 to the search; give",
+    "run.candidates=0": "run.candidates: expected at least 1, got 0",
     "run.walltime=1 day": f"run.walltime: {DURATION} or 'auto', got '1 day'",
     "run.walltime=-3": f"run.walltime: {DURATION} or 'auto', got -3",
     "run=3": "run: expected a table, got 3",
@@ -347,6 +352,37 @@ def test_a_full_configuration_reaches_every_part(path: Path) -> None:
     }  # fmt: skip
     assert config.projected == {}
     assert config.run.anchors == ("base", "default")
+
+
+@pytest.mark.parametrize(("given", "count"), [("0", 0), ("6", 6), ("0.25", 3)])
+def test_replicates_are_a_number_or_a_share_of_the_budget(path: Path, given: str, count: int) -> None:
+    config = read(path, PLAIN, f"run.replicates={given}", "objective.noise=0.5")
+    assert config.replicates == count
+    assert config.run.candidates == 2
+    assert not config.deterministic
+    assert not config.advice
+    again = read(path, config.text)
+    assert (again.replicates, again.text) == (count, config.text)
+
+
+def test_replicates_of_an_objective_without_noise_are_advised_against(path: Path) -> None:
+    config = read(path, PLAIN, "run.replicates=4")
+    assert config.deterministic
+    (advice,) = config.advice
+    assert advice.startswith("run.replicates: this objective has no noise, so a replicate gives the same val")
+    assert not read(path, PLAIN).advice
+
+
+def test_what_becomes_of_the_last_part_of_the_budget_is_said(path: Path) -> None:
+    assert read(path, LORA).replicate_line() == ""
+    assert read(path, LORA, "run.replicates=0.15", "run.candidates=3").replicate_line() == (
+        "the last 8 evaluations repeat the best 3 configurations, each with a training seed of its own; "
+        "objective.train.seed = 1337 is that of all others"
+    )
+    own = read(path, LORA, "run.replicates=4", "run.candidates=1", "objective.train.seed=per-trial")
+    assert own.replicate_line() == (
+        "the last 4 evaluations repeat the best one, each with a training seed of its own"
+    )
 
 
 def test_a_default_outside_the_space_is_projected_and_the_fact_is_kept(path: Path) -> None:

@@ -41,6 +41,8 @@ def check(config: Path, overrides: tuple[str, ...], trust_code: bool) -> None:
     click.echo(f"optimizer  {checked.optimizer} {dict(checked.optimizer_settings)}")
     anchors = f", of which anchors: {', '.join(checked.run.anchors)}" if checked.run.anchors else ""
     click.echo(f"budget     {checked.run.budget} evaluations{anchors}")
+    if checked.replicates:
+        click.echo(f"replicates {checked.replicate_line()}")
     for line in parameter_lines(checked.space):
         click.echo(f"space      {line}")
     for name, given in checked.projected.items():
@@ -99,17 +101,18 @@ def status(directory: Path, as_json: bool, check_: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @reporting
 def best(directory: Path, as_json: bool) -> None:
-    """The best configuration of the run in DIRECTORY, against base and default."""
+    """The recommended and the best observed configuration of the run in DIRECTORY."""
     from fractopt.archive.store import load
-    from fractopt.report.verdict import best_as_json, verdict_lines
+    from fractopt.report.verdict import best_as_json, recommended_now, verdict_lines
 
     history = load(directory)
     if history.best is None:
         fail(Exit.FAILED, f"{directory}: no configuration has a value yet")
+    found = recommended_now(history)
     if as_json:
-        click.echo(_json(best_as_json(history, directory)))
+        click.echo(_json(best_as_json(history, directory, found)))
         return
-    for line in verdict_lines(history, directory):
+    for line in verdict_lines(history, directory, found):
         click.echo(line)
 
 

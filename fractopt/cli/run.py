@@ -102,6 +102,8 @@ def _run(
         log.warning("default.%s = %r lies outside the space, %r is used", name, given, used)
     directory = out or Path("runs") / path.stem
     archive = _open(config, directory, resume)
+    if config.replicates:
+        log.info("%s", config.replicate_line())
     try:
         ending = _master(config, archive, transport, signals)
         archive.close(complete=ending.complete, reason=ending.reason, failed=ending.failed)
@@ -155,6 +157,9 @@ def _master(config: Config, archive: Archive, transport: Transport, signals: _St
         anchors=config.run.anchors,
         default=config.default,
         settings=config.optimizer_settings,
+        replicates=config.run.replicates,
+        candidates=config.run.candidates,
+        deterministic=config.deterministic,
         record=archive.record,
     )
     try:
@@ -180,10 +185,10 @@ def _master(config: Config, archive: Archive, transport: Transport, signals: _St
 
 
 def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
-    from fractopt.report.verdict import verdict_lines
+    from fractopt.report.verdict import recommended, verdict_lines
 
     with suppress(BrokenPipeError):  # nobody reads it: the run is no worse for that
-        for line in verdict_lines(archive.history, directory):
+        for line in verdict_lines(archive.history, directory, recommended(archive.history)):
             click.echo(line)
     log.info("%s; archive %s", ending.reason, directory / "archive.h5")
     if ending.complete and archive.history.best is None:

@@ -24,6 +24,7 @@ from fractopt.objective import registry as objectives
 from fractopt.objective.base import ObjectiveSettings
 from fractopt.optimizer import registry as optimizers
 from fractopt.optimizer.base import Optimizer
+from fractopt.optimizer.replicates import replicate_count
 from fractopt.parallel.message import Limits
 from fractopt.space import PARAMETER_TYPES, Parameter, Space, Value
 from fractopt.trial import Budget
@@ -38,6 +39,8 @@ class Config:
     default: Mapping[str, Value] | None
     projected: Mapping[str, Value]  # defaults that lay outside the space, as they were given
     run: RunTable
+    replicates: int  # of the budget
+    deterministic: bool  # the objective has no noise
     optimizer: str
     optimizer_settings: Mapping[str, Any]
     objective: Mapping[str, Any]
@@ -64,6 +67,16 @@ class Config:
             objective=self.objective,
             metric=self.metric,
         )
+
+    def replicate_line(self) -> str:
+        """What becomes of the last part of the budget, in words; empty where nothing does."""
+        if not self.replicates:
+            return ""
+        best = f"the best {self.run.candidates} configurations" if self.run.candidates > 1 else "the best one"
+        seed = self.objective.get("train", {}).get("seed", "per-trial")
+        fixed = "" if seed == "per-trial" else f"; objective.train.seed = {seed} is that of all others"
+        last = f"the last {self.replicates} evaluations repeat {best}"
+        return f"{last}, each with a training seed of its own{fixed}"
 
     def walltime_s(self) -> float | None:
         """Seconds from now until the run should have ended, None where nobody set an end."""
@@ -121,6 +134,7 @@ class _Checker:
         self.mistakes = Mistakes(has_test_table="test" in raw)
         self.absences: list[str] = []
         self.advice: list[str] = []
+        self.deterministic = False
         self._parameters: dict[str, Parameter | None] = {}  # of the space; None for one with a mistake
 
     def config(self) -> Config:
@@ -130,7 +144,9 @@ class _Checker:
         optimizer_settings = self._optimizer(self.raw.get("optimizer"), space)
         kind, metric, direction, settings = self._objective(self.raw.get("objective"), space)
         default, projected = self._default(self.raw.get("default"))
+        replicates = 0
         if file is not None:
+            replicates = self._replicates(file.run)
             if "default" in file.run.anchors and file.default is None:
                 self.mistakes.say("run.anchors", 'asks for "default", but there is no [default] table')
             if kind != "lora" and "base" in file.run.anchors:
@@ -150,6 +166,8 @@ class _Checker:
             default=default,
             projected=projected,
             run=file.run,
+            replicates=replicates,
+            deterministic=self.deterministic,
             optimizer=file.optimizer.name,
             optimizer_settings=optimizer_settings,
             objective={"kind": kind, **settings},
@@ -307,7 +325,21 @@ class _Checker:
                 of_one = bool(colon) and name in space.names
                 self.mistakes.say(f"space.{name}" if of_one else "space", rest if of_one else mistake)
         self.absences = [] if checked is None else checked.absences()
+        self.deterministic = checked is not None and checked.repeats_exactly
         return kind, metric, direction, nothing if checked is None else _plain(checked)
+
+    def _replicates(self, run: RunTable) -> int:
+        try:
+            count = replicate_count(run.replicates, run.budget, len(run.anchors))
+        except ValueError as error:
+            self.mistakes.say("run.replicates", str(error))
+            return 0
+        if count and self.deterministic:
+            self.advice.append(
+                "run.replicates: this objective has no noise, so a replicate gives the same value again; "
+                "leave it out"
+            )
+        return count
 
     def _default(self, table: Any) -> tuple[dict[str, Value] | None, dict[str, Value]]:
         if not isinstance(table, dict) or not self._parameters:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from fractopt.optimizer.replicates import CANDIDATES, check_replicates
 from fractopt.space import Value
 
 SCHEMA = 1
@@ -38,12 +39,17 @@ class Table(BaseModel):
 
 
 class RunTable(Table):
-    """[run]. `budget` counts evaluations, the anchors among them."""
+    """[run]. `budget` counts evaluations, the anchors and the replicates among them.
+
+    `replicates` is how many of them, as a count or as a share of the budget, repeat the best
+    configurations in the end; `candidates` how many of these are compared at a time.
+    """
 
     budget: Annotated[int, Field(ge=1)]
     seed: Count = 0
     anchors: tuple[Literal["base", "default"], ...] = ()
-    replicates: Annotated[int, Field(ge=0)] = 0
+    replicates: int | float = 0
+    candidates: Annotated[int, Field(ge=1)] = CANDIDATES
     walltime: Duration | Literal["auto"] | None = None
 
     @field_validator("anchors")
@@ -53,11 +59,10 @@ class RunTable(Table):
             raise ValueError("expected each anchor once")
         return value
 
-    @field_validator("replicates")
+    @field_validator("replicates", mode="before")
     @classmethod
-    def _no_replicates(cls, value: int) -> int:
-        if value:
-            raise ValueError("this version runs no replicates; leave it out, or set it to 0")
+    def _count_or_share(cls, value: object) -> object:
+        check_replicates(value)
         return value
 
 

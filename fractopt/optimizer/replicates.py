@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -79,11 +79,8 @@ class Standing:
     sd: float
 
 
-def replicate_count(replicates: int | float, budget: int | None, anchors: int) -> int:
-    """How many of `budget` evaluations, `anchors` among them, are replicates.
-
-    `replicates` is a count, or as a fraction below 1 a share of the budget. Raises ValueError.
-    """
+def check_replicates(replicates: object) -> None:
+    """Raises ValueError for what is neither a count of replicates nor a fraction: a share of the budget."""
     count = isinstance(replicates, int | np.integer) and not isinstance(replicates, bool) and replicates >= 0
     share = isinstance(replicates, float) and 0.0 <= replicates < 1.0
     if not (count or share):
@@ -91,11 +88,19 @@ def replicate_count(replicates: int | float, budget: int | None, anchors: int) -
             "expected a number of evaluations such as 6, or a share of the budget such as 0.15, "
             f"got {replicates!r}"
         )
+
+
+def replicate_count(replicates: int | float, budget: int | None, anchors: int) -> int:
+    """How many of `budget` evaluations, `anchors` among them, are replicates.
+
+    `replicates` as in `check_replicates`. Raises ValueError.
+    """
+    check_replicates(replicates)
     if replicates == 0:
         return 0
     if budget is None:
         raise ValueError("replicates are the last part of a budget; give a budget, got none")
-    number = round(replicates * budget) if share else int(replicates)
+    number = round(replicates * budget) if isinstance(replicates, float) else int(replicates)
     if number < 1:
         raise ValueError(
             f"a share of {replicates} of {budget} evaluations is not even one; give a larger one"
@@ -219,17 +224,21 @@ class SeedError:
     freedom: int
 
 
-def seed_error(evaluations: Evaluations) -> SeedError:
-    """From replicates alone: the evaluation that made one a candidate was chosen for its value."""
-    values: dict[int, list[float]] = {}
-    for row, outcome in evaluations:
-        if row.kind.is_replicate and outcome.has_value:
-            values.setdefault(row.of, []).append(outcome.value)
-    freedom = sum(len(group) - 1 for group in values.values())
+def seed_error(values: Iterable[tuple[int, float]]) -> SeedError:
+    """From (configuration, value) pairs."""
+    groups: dict[int, list[float]] = {}
+    for number, value in values:
+        groups.setdefault(number, []).append(value)
+    freedom = sum(len(group) - 1 for group in groups.values())
     if not freedom:
         return SeedError(math.nan, 0)
-    squares = sum(float(np.var(group)) * len(group) for group in values.values())
+    squares = sum(float(np.var(group)) * len(group) for group in groups.values())
     return SeedError(math.sqrt(squares / freedom), freedom)
+
+
+def replicate_values(evaluations: Evaluations) -> list[tuple[int, float]]:
+    """(configuration, value) of all replicates: what made one a candidate was chosen for its value."""
+    return [(row.of, o.value) for row, o in evaluations if row.kind.is_replicate and o.has_value]
 
 
 @dataclass(frozen=True)
@@ -239,7 +248,7 @@ class Recommended:
     Trial `id` with `params`; posterior `mean` and standard deviation `sd` of its value. `value` is the
     mean of its `confirmations` replicates that took no part in any choice, with the standard error
     `stderr` by training seed (pooled, see `SeedError`); NaN where there is none, or no error. It has
-    `replicates` replicates with a value in all, and `diverged` of those without one had diverged.
+    `replicates` replicates with a value in all; `diverged` and `failed` say how many more have none.
     """
 
     id: int
@@ -251,6 +260,7 @@ class Recommended:
     confirmations: int
     replicates: int
     diverged: int
+    failed: int
 
 
 def recommend(
@@ -273,8 +283,9 @@ def account(standing: Standing, sign: float, evaluations: Evaluations) -> Recomm
         sign * standing.mean,
         standing.sd,
         value=float(np.mean(held_out)) if held_out else math.nan,
-        stderr=seed_error(evaluations).sd / math.sqrt(count) if count else math.nan,
+        stderr=seed_error(replicate_values(evaluations)).sd / math.sqrt(count) if count else math.nan,
         confirmations=count,
         replicates=sum(o.has_value for _, o in own),
         diverged=sum(o.status is Status.DIVERGED for _, o in own),
+        failed=sum(o.status.is_failure for _, o in own),
     )

@@ -11,6 +11,7 @@ from typing import Any
 from fractopt.archive.history import History
 from fractopt.archive.lock import is_alive, read_owner
 from fractopt.archive.store import load
+from fractopt.report.verdict import recommended, recommended_as_json
 from fractopt.trial import Kind
 
 STALE_S = 120.0  # a board older than this says nothing about the present
@@ -23,7 +24,7 @@ def status(directory: Path) -> dict[str, Any]:
     running = owner is not None and is_alive(owner) is not False
     board = _board(directory) if running else {}
     told = len(history.evaluations)
-    best, base = history.best, history.anchor(Kind.BASE)
+    best, base, found = history.best, history.anchor(Kind.BASE), recommended(history)
     return {
         "directory": str(directory),
         "state": _state(history, running),
@@ -36,7 +37,10 @@ def status(directory: Path) -> dict[str, Any]:
         "counts": history.counts(),
         "repeats": history.repeats,
         "best": None if best is None else {"trial": best.id, "value": best.value, "params": best.params},
+        "recommended": None if found is None else recommended_as_json(found),
         "base": None if base is None else base.value,
+        "phase": _phase(history),
+        "replicates": sum(row.kind.is_replicate for row in history.evaluations),
         "workers": board.get("workers", []),
         "expected_workers": board.get("expected"),
         "eta_s": _eta(history, board),
@@ -53,6 +57,16 @@ def _state(history: History, running: bool) -> str:
     return "failed" if history.failed else "resumable"
 
 
+def _phase(history: History) -> str:
+    """What the last trial is for: anchors, search, replicates or tests."""
+    if not history.rows:
+        return "none"
+    if history.tests:
+        return "tests"
+    kind = history.rows[max(history.rows)].kind
+    return "replicates" if kind.is_replicate else "search" if kind is Kind.SEARCH else "anchors"
+
+
 def status_lines(report: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
     owner = f" ({report['owner']})" if report["owner"] else ""
@@ -61,10 +75,18 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
     eta = report["eta_s"]
     left = f", about {duration(eta)} left" if eta is not None and report["state"] == "running" else ""
     budget = f" of {report['budget']}" if report["budget"] else ""  # on record from the first proposal on
-    yield f"{report['evaluations']}{budget} evaluations ({counts or 'none yet'}){left}"
+    among = f", {report['replicates']} of them replicates" if report["replicates"] else ""
+    yield f"{report['evaluations']}{budget} evaluations ({counts or 'none yet'}){among}{left}"
+    if report["recommended"] is not None:
+        found = report["recommended"]
+        value = found["value"] if found["confirmations"] else found["mean"]
+        what = "mean of replicates kept out of the choice" if found["confirmations"] else "posterior mean"
+        what = what if found["sd"] else "without noise"
+        yield f"recommended trial {found['trial']}: {report['metric']} {value:.6g} ({what})"
     if report["best"] is not None:
         base = "" if report["base"] is None else f", base {report['base']:.6g}"
-        yield f"best {report['metric']} {report['best']['value']:.6g} (trial {report['best']['trial']}){base}"
+        best = report["best"]
+        yield f"best observed {report['metric']} {best['value']:.6g} (trial {best['trial']}){base}"
     ready, expected = len(report["workers"]), report["expected_workers"]
     if expected is not None and ready < expected:
         yield f"{ready} of {expected} workers are ready, the others are being set up"

@@ -41,7 +41,8 @@ def as_csv(history: History) -> str:
 
 def row_lines(history: History, row: Row, directory: Path) -> Iterator[str]:
     """All that is known of one evaluation."""
-    yield f"evaluation {row.id} ({row.kind.value})"
+    of = f" of {row.of}" if row.kind.is_replicate else ""
+    yield f"evaluation {row.id} ({row.kind.value}{of})"
     for name, value in row.params.items():
         yield f"  {name} = {value!r}"
     if row.unit is not None:

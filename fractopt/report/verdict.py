@@ -1,174 +1,161 @@
-"""The verdict on a run: is the best configuration better than the untuned model and the default?
+"""The verdict on a run: which configuration, what is it worth, and is it better than where we started?
 
 Three errors are never mixed, and each printed one names its own: the sampling of questions (how far
-another set of questions would move one accuracy), the paired difference (the same questions asked
-of two models, so what they agree on cancels), and the training seed (from replicates).
+another set of questions would move an accuracy), the paired difference (the same questions asked of two
+models, so what they agree on cancels), and the training seed (from replicates). A value that took part
+in the choice is flattered by it (the winner's curse); it is never printed without these words.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from fractopt.archive.history import History, Row
-from fractopt.archive.result import evaluation_directory
-from fractopt.objective.lora.answers import paired_difference, read_answers
-from fractopt.space import BoolArray
+from fractopt.optimizer.replicates import Recommended, Standing, account, recommend
+from fractopt.report.comparison import Comparison, comparisons, sampling_error
 from fractopt.trial import Kind
 
+FLATTERED = ", one evaluation that took part in the choice, which flatters it"
+WIDTH = 17  # of the words that a line of the verdict begins with
 
-@dataclass(frozen=True)
-class Comparison:
-    """The best configuration against an anchor on one set of questions.
 
-    `difference` in the metric's units, positive where the best is better; `stderr` is that of the
-    paired difference, NaN where the answers are not on file. `selected` says that these questions
-    chose the best one, which flatters it (the winner's curse).
+def recommended(history: History) -> Recommended | None:
+    """What the master recommended once all results were in; None where it did not come so far."""
+    record = history.recommended
+    if record is None:
+        return None
+    sign = history.manifest.sign
+    standing = Standing(record["trial"], sign * float(record["mean"]), float(record["sd"]))
+    return account(standing, sign, history.told)
+
+
+def recommended_now(history: History) -> Recommended | None:
+    """The same; for a run without one on record it is computed from the results that are there.
+
+    An archive does not say whether its objective has noise: here it is taken to have some.
     """
-
-    metric: str
-    against: Kind
-    best: float
-    anchor: float
-    difference: float
-    stderr: float
-    questions: int
-    selected: bool
-
-    @property
-    def z(self) -> float:
-        """The difference in standard errors; NaN where these are unknown."""
-        return self.difference / self.stderr if self.stderr > 0 else math.nan
-
-
-def comparisons(history: History, directory: Path) -> list[Comparison]:
-    """The best configuration against base and default: on the search's questions, then on the tests'."""
-    best = history.best
-    if best is None or best.outcome is None:
-        return []
-    sign = -history.manifest.sign  # a difference is positive where the best is better
-    found = []
-    for kind in (Kind.BASE, Kind.DEFAULT):
-        anchor = history.anchor(kind)
-        if anchor is None or anchor.outcome is None or not anchor.outcome.has_value or anchor.id == best.id:
-            continue
-        metric = history.manifest.metric
-        values = (best.value, anchor.value)
-        found.append(_compare(directory, metric, kind, best, anchor, values, sign, selected=True))
-        for metric in sorted(test_metrics(history, best) & test_metrics(history, anchor)):
-            values = (_test_value(history, best, metric), _test_value(history, anchor, metric))
-            # Test metrics are accuracies: more is better, whatever the search minimised.
-            found.append(_compare(directory, metric, kind, best, anchor, values, 1.0, selected=False))
-    return found
+    return recommended(history) or recommend(history.space, history.manifest.sign, history.told)
 
 
 def error_source(history: History) -> str:
     """What the standard error of a single value is about: only a fine-tune is asked questions."""
-    return (
-        "of sampling the questions"
-        if history.manifest.objective.get("kind") == "lora"
-        else "told by the objective"
-    )
+    return "of sampling the questions" if _asks_questions(history) else "told by the objective"
 
 
-def test_metrics(history: History, row: Row) -> set[str]:
-    """Names of the test metrics that were computed for `row`."""
-    wanted = set(history.manifest.objective.get("test_metrics", ()))
-    record = history.tests.get(row.id)
-    known = set(record["outcome"].get("metrics", ())) if record else set()
-    own = set(row.outcome.metrics) if row.outcome else set()
-    return wanted & (known | own)
+def _asks_questions(history: History) -> bool:
+    return history.manifest.objective.get("kind") == "lora"
 
 
-test_metrics.__test__ = False  # type: ignore[attr-defined]  # no test case, whatever its name
+def verdict_lines(history: History, directory: Path, found: Recommended | None) -> Iterator[str]:
+    """The end of a run in words: what was found, how sure it is, and what it cost.
 
-
-def _test_value(history: History, row: Row, metric: str) -> float:
-    record = history.tests.get(row.id)
-    if record is not None and metric in record["outcome"].get("metrics", {}):
-        return float(record["outcome"]["metrics"][metric])
-    return float(row.outcome.metrics[metric]) if row.outcome else math.nan
-
-
-def _compare(
-    directory: Path,
-    metric: str,
-    kind: Kind,
-    best: Row,
-    anchor: Row,
-    values: tuple[float, float],
-    sign: float,
-    *,
-    selected: bool,
-) -> Comparison:
-    stderr, questions = math.nan, 0
-    answers = [_answers(directory, row, metric) for row in (best, anchor)]
-    if answers[0] is not None and answers[1] is not None and len(answers[0]) == len(answers[1]):
-        _, stderr = paired_difference(answers[0], answers[1])
-        questions = len(answers[0])
-    difference = sign * (values[0] - values[1])
-    return Comparison(metric, kind, values[0], values[1], difference, stderr, questions, selected)
-
-
-def _answers(directory: Path, row: Row, metric: str) -> BoolArray | None:
-    try:
-        return read_answers(evaluation_directory(directory, row.id)).get(metric)
-    except (OSError, ValueError):
-        return None  # an objective that keeps none, or an archive that was moved without its files
-
-
-def verdict_lines(history: History, directory: Path) -> Iterator[str]:
-    """The end of a run in words: what was found, how sure it is, and what it cost."""
+    `found` is the recommendation, None where there is none yet: then it is about the best observed.
+    """
     best = history.best
-    metric = history.manifest.metric
-    if best is None or best.outcome is None:
+    if best is None:
         yield "no configuration has a value"
     else:
-        error = best.outcome.stderr
-        named = "" if error is None else f" ± {error:.4g} (standard error {error_source(history)})"
-        yield f"best     trial {best.id}: {metric} {best.value:.6g}{named}"
-        yield "         " + ", ".join(
-            f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in best.params.items()
-        )
-        for c in comparisons(history, directory):
-            yield f"against  {c.against.value}: {_comparison_text(c)}"
+        if found is not None:
+            yield from _recommendation(history, directory, found)
+        if found is None or found.id != best.id or (found.confirmations and found.sd > 0.0):
+            yield f"{'best observed':{WIDTH}}trial {best.id}: {_observed(history, best)}{FLATTERED}"
+            if found is None or found.id != best.id:
+                yield " " * WIDTH + _params(best)
+        for c in comparisons(history, directory, best.id if found is None else found.id):
+            yield f"{'against ' + c.against.value:{WIDTH}}{_comparison_text(c)}"
     counts = ", ".join(f"{n} {status}" for status, n in sorted(history.counts().items()))
+    replicates = sum(row.kind.is_replicate for row in history.evaluations)
+    among = f"; {replicates} of them replicates" if replicates else ""
     repeated = f"; {history.repeats} repeated points answered without one" if history.repeats else ""
     total = f" of {history.budget}" if history.budget else ""  # nothing was proposed yet
-    yield f"budget   {len(history.evaluations)}{total} evaluations: {counts or 'none'}{repeated}"
+    told = len(history.evaluations)
+    yield f"{'budget':{WIDTH}}{told}{total} evaluations: {counts or 'none'}{among}{repeated}"
     yield (
-        f"time     {history.wall_s:.0f} s of wall time; workers busy {100 * history.busy_share:.0f} % "
+        f"{'time':{WIDTH}}{history.wall_s:.0f} s of wall time; workers busy {100 * history.busy_share:.0f} % "
         f"from ready to last result"
     )
 
 
+def _recommendation(history: History, directory: Path, found: Recommended) -> Iterator[str]:
+    """The recommended configuration: its value, then its parameters, then what the model thinks of it."""
+    metric, row = history.manifest.metric, history.rows[found.id]
+    head = f"{'recommended':{WIDTH}}trial {found.id}: "
+    if found.sd == 0.0:
+        yield f"{head}{metric} {found.mean:.6g}, the best observed: the objective has no noise"
+    elif found.confirmations:
+        seeds = "" if math.isnan(found.stderr) else f" ± {found.stderr:.4g} (standard error by training seed)"
+        many = f"the mean of {found.confirmations} replicates" if found.confirmations > 1 else "one replicate"
+        yield f"{head}{metric} {found.value:.6g}{seeds}, {many} that took no part in the choice"
+        if _asks_questions(history):
+            error = sampling_error(history, directory, found.id)
+            if not math.isnan(error):
+                yield " " * WIDTH + f"± {error:.4g} (standard error of sampling the questions)"
+    else:
+        yield f"{head}{_observed(history, row)}{FLATTERED}"
+    yield " " * WIDTH + _params(row)
+    if found.sd > 0.0:
+        own = 1 + found.replicates - found.confirmations
+        yield " " * WIDTH + (
+            f"posterior mean {found.mean:.6g}, standard deviation {found.sd:.4g}, from its own "
+            f"{f'{own} evaluations' if own > 1 else 'evaluation'} in the choice and from all others"
+        )
+    if found.diverged or found.failed:
+        ends = [f"{n} {word}" for n, word in ((found.diverged, "diverged"), (found.failed, "failed")) if n]
+        all_of_it = found.replicates + found.diverged + found.failed
+        yield " " * WIDTH + f"of its {all_of_it} replicates {' and '.join(ends)}: they are in no mean"
+
+
+def _observed(history: History, row: Row) -> str:
+    """The value of one evaluation, with the error that is known of it."""
+    assert row.outcome is not None
+    error = row.outcome.stderr
+    named = "" if error is None else f" ± {error:.4g} (standard error {error_source(history)})"
+    return f"{history.manifest.metric} {row.value:.6g}{named}"
+
+
+def _params(row: Row) -> str:
+    return ", ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.params.items())
+
+
 def _comparison_text(c: Comparison) -> str:
-    text = f"{c.metric} {c.best:.4f} - {c.anchor:.4f} = {c.difference:+.4f}"
+    text = f"{c.metric} {c.value:.4f} - {c.anchor:.4f} = {c.difference:+.4f}"
     if not math.isnan(c.stderr):
         text += f" ± {c.stderr:.4f} (standard error of the paired difference, {c.questions} questions)"
-    if c.selected:
-        return text + "; these questions chose the best one, which flatters it"
-    if math.isnan(c.z):
-        return text
-    return text + ("; better" if c.z > 2 else "; worse" if c.z < -2 else "; no clear difference")
+    if not math.isnan(c.seed_stderr):
+        text += f" ± {c.seed_stderr:.4f} (by training seed)"
+    if c.flattered:
+        return f"{text}; {c.flattered}, which flatters it"
+    return text + (f"; {c.word}" if c.word else "")
 
 
-def best_as_json(history: History, directory: Path) -> dict[str, object]:
-    """The best configuration and what it was compared with, in JSON's types."""
+def best_as_json(history: History, directory: Path, found: Recommended | None) -> dict[str, object]:
+    """The recommended and the best observed configuration, and what the former was compared with."""
     best = history.best
     if best is None or best.outcome is None:
         raise ValueError("no configuration has a value yet")
     anchors = {kind: history.anchor(kind) for kind in (Kind.BASE, Kind.DEFAULT)}
+    subject = best.id if found is None else found.id
     return {
-        "trial": best.id,
-        "params": dict(best.params),
         "metric": history.manifest.metric,
-        "value": best.value,
-        "stderr": best.outcome.stderr,
+        "recommended": None if found is None else recommended_as_json(found),
+        "best": {
+            "trial": best.id,
+            "params": dict(best.params),
+            "value": best.value,
+            "stderr": best.outcome.stderr,
+        },
         **{kind.value: None if row is None else row.value for kind, row in anchors.items()},
-        "comparisons": [{**c.__dict__, "against": c.against.value} for c in comparisons(history, directory)],
+        "comparisons": [
+            {**asdict(c), "against": c.against.value} for c in comparisons(history, directory, subject)
+        ],
         "evaluations": len(history.evaluations),
         "budget": history.budget,
     }
+
+
+def recommended_as_json(found: Recommended) -> dict[str, object]:
+    record = asdict(found)
+    return {"trial": record.pop("id"), **record, "params": dict(found.params)}

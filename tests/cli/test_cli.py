@@ -183,8 +183,9 @@ def test_usage_mistakes_exit_with_2(invoke: Callable[..., Result]) -> None:
 
 def test_a_finished_run_says_its_best_on_stdout_and_the_rest_on_stderr(finished: Path) -> None:
     out, err = (finished / "stdout").read_text(), (finished / "stderr").read_text()
-    assert out.startswith("best     trial ")
-    assert "budget   6 of 6 evaluations: 6 ok" in out
+    assert out.startswith("recommended      trial ")
+    assert "the best observed: the objective has no noise\n" in out
+    assert "budget           6 of 6 evaluations: 6 ok" in out
     assert len(re.findall(r"^\d\d:\d\d:\d\d    ./6 trial   .: ", err, re.MULTILINE)) == 6  # a line for each
     assert "the budget is met; archive runs/c/archive.h5" in err
     directory = finished / "runs" / "c"
@@ -445,7 +446,8 @@ def test_status_of_a_finished_run(finished: Path, invoke: Callable[..., Result])
     assert report["counts"] == {"ok": 6}
     assert set(report["best"]["params"]) == {"x", "y"}
     assert (
-        f"{directory}: complete\n6 of 6 evaluations (6 ok)\nbest value" in invoke("status", directory).stdout
+        f"{directory}: complete\n6 of 6 evaluations (6 ok)\nrecommended trial"
+        in invoke("status", directory).stdout
     )
     result = invoke("status", directory, "--check")
     assert (result.exit_code, result.stdout) == (0, "")
@@ -457,13 +459,11 @@ def test_best_show_and_export_give_data_on_stdout(finished: Path, invoke: Callab
     best = history.best
     assert best is not None
     report = json.loads(invoke("best", directory, "--json").stdout)
-    assert (report["trial"], report["value"], report["params"]) == (best.id, best.value, best.params)
-    assert (report["base"], report["default"], report["evaluations"], report["stderr"]) == (
-        None,
-        None,
-        6,
-        None,
-    )
+    named = {"trial": best.id, "params": best.params, "value": best.value, "stderr": None}
+    assert report["best"] == named
+    assert (report["base"], report["default"], report["evaluations"]) == (None, None, 6)
+    assert (report["recommended"]["trial"], report["recommended"]["mean"]) == (best.id, best.value)
+    assert report["recommended"]["value"] is None  # there are no replicates
     assert invoke("best", directory).stdout == (finished / "stdout").read_text()
 
     shown = invoke("show", directory, best.id).stdout

@@ -19,6 +19,7 @@ from fractopt.optimizer.replicates import (
     confirming,
     next_replicate,
     replicate_count,
+    replicate_values,
     seed_error,
     standings,
 )
@@ -273,9 +274,16 @@ def test_a_recommendation_is_in_the_objectives_units_and_direction(direction: An
     values = [e.value for e in study.evaluations if e.trial.of == found.id and e.trial.kind is Kind.CONFIRM]
     assert found.value == np.mean(values)
     assert found.confirmations == len(values) == 3
-    assert found.stderr == pytest.approx(
-        seed_error([(e.trial, e.outcome) for e in study.evaluations]).sd / math.sqrt(3)
-    )
+    told = [(e.trial, e.outcome) for e in study.evaluations]
+    assert found.stderr == seed_error(replicate_values(told)).sd / math.sqrt(3)
+
+
+def test_the_error_by_training_seed_is_pooled_over_the_configurations_replicated() -> None:
+    error = seed_error([(3, 1.0), (5, 10.0), (3, 3.0), (5, 16.0), (5, 13.0), (9, 100.0)])
+    assert (error.sd, error.freedom) == (math.sqrt((2.0 + 18.0) / 3), 3)
+    alone = seed_error([(3, 1.0), (5, 2.0)])
+    assert math.isnan(alone.sd)
+    assert alone.freedom == 0
 
 
 def test_without_a_value_there_is_nothing_to_recommend() -> None:
@@ -340,7 +348,7 @@ def test_a_diverged_replicate_speaks_against_its_configuration_a_failed_one_does
     assert found.id != first
     first, found = ended(Status.FAILED)
     assert found.id == first
-    assert (found.replicates, found.diverged) == (3, 0)
+    assert (found.replicates, found.diverged, found.failed) == (3, 0, 3)
 
 
 def test_diverged_confirmations_are_counted_and_the_mean_is_that_of_the_others() -> None:

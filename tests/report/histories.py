@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,18 +25,24 @@ def failure(status: Status = Status.FAILED, message: str = "ValueError: no luck\
     return Outcome(status, message=message)
 
 
-def records(outcomes: Sequence[tuple[Kind, Outcome | None]], budget: int = 20) -> list[Record]:
-    """One master, one worker, and one trial after the other, each of 2 s; None for one that runs."""
+# The kind of a trial, its outcome (None for one that runs), and for a replicate which one it repeats.
+Step: TypeAlias = tuple[Kind, Outcome | None] | tuple[Kind, Outcome | None, int]
+
+
+def records(outcomes: Sequence[Step], budget: int = 20) -> list[Record]:
+    """One master, one worker, and one trial after the other, each of 2 s."""
     found: list[Record] = [
         {"record": "master", "time": 100.0},
         {"record": "worker", "worker": 1, "time": 101.0},
         event_to_json(Budget(budget, budget)),
     ]
-    for number, (kind, outcome) in enumerate(outcomes):
-        unit = np.full((1, 1), np.nan) if kind is Kind.BASE else np.array([[(number % 16) / 16]])
+    for number, (kind, outcome, *repeated) in enumerate(outcomes):
+        of = int(repeated[0]) if repeated else -1
+        place = (of if of >= 0 else number) % 16 / 16
+        unit = np.full((1, 1), np.nan) if kind is Kind.BASE else np.array([[place]])
         one, nowhere = np.array([number]), np.array([-1])
         began = 101.0 + 2 * number
-        found.append(event_to_json(Asked(unit, nowhere, nowhere, one, nowhere, kind)))
+        found.append(event_to_json(Asked(unit, nowhere, nowhere, one, np.array([of]), kind)))
         attempt = {"trial": number, "attempt": 0}
         found.append({"record": "started", **attempt, "worker": 1, "host": "h", "device": "0", "time": began})
         if outcome is not None:
@@ -47,7 +53,7 @@ def records(outcomes: Sequence[tuple[Kind, Outcome | None]], budget: int = 20) -
 
 
 def history(
-    outcomes: Sequence[tuple[Kind, Outcome | None]],
+    outcomes: Sequence[Step],
     *,
     kind: str = "lora",
     direction: str = "maximize",

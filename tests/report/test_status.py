@@ -51,7 +51,7 @@ def test_what_every_worker_does_just_now(tmp_path: Path) -> None:
     assert lines[0].startswith(f"{tmp_path / 'r'}: running (host ")
     # 17 evaluations of 2 s on two workers, half a second of one of them is done
     assert lines[1] == "3 of 20 evaluations (3 ok), about 17 s left"
-    assert lines[2] == "best task/acc 0.75 (trial 2), base 0.25"
+    assert lines[2] == "best observed task/acc 0.75 (trial 2), base 0.25"
     assert lines[3] == "2 of 3 workers are ready, the others are being set up"
     assert lines[4].startswith("worker 1 node7 0: trial 3, train 30/96, loss 1.25, ")
     assert lines[4].endswith("s so far, about 1 s left") or lines[4].endswith("about 2 s left")

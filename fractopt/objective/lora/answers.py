@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fractopt.space import BoolArray
+from fractopt.space import BoolArray, FloatArray
 
 FILE = "answers.npz"  # in an evaluation's directory
 
@@ -67,9 +67,10 @@ def accuracy(right: BoolArray) -> tuple[float, float]:
     return p, math.sqrt(p * (1.0 - p) / (n - 1)) if n > 1 else math.nan
 
 
-def paired_difference(ours: BoolArray, theirs: BoolArray) -> tuple[float, float]:
+def paired_difference(ours: BoolArray | FloatArray, theirs: BoolArray | FloatArray) -> tuple[float, float]:
     """Mean and standard error of `ours` - `theirs` over the same questions (n,).
 
+    Of several models taken together, it is the share that answered right that counts for a question.
     Raises ValueError for two different numbers of questions.
     """
     if len(ours) != len(theirs):

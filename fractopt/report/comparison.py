@@ -1,0 +1,184 @@
+"""One configuration against the untuned model and the default, question by question.
+
+Replicates that took no part in the choice stand for the configuration where there are any: their mean is
+compared, and question by question the share of them that answered right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fractopt.archive.history import History, Row
+from fractopt.archive.result import evaluation_directory
+from fractopt.objective.lora.answers import paired_difference, read_answers
+from fractopt.optimizer.replicates import SeedError, replicate_values, seed_error
+from fractopt.space import FloatArray
+from fractopt.trial import Kind
+
+CONFIDENCE = 0.975  # of each side: 1.96 standard errors where these are known exactly
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A configuration against an anchor on one set of questions.
+
+    `difference` in the metric's units, positive where the configuration is better. `stderr` is that of the
+    paired difference over `questions`, NaN where the answers are not on file; `seed_stderr` that by
+    training seed, with `freedom` degrees of freedom, NaN where it is unknown. `replicates` is how many
+    evaluations `value` is the mean of that took no part in the choice, 0 for the one that was chosen.
+    `flattered` says what chose the configuration, empty where nothing did that is compared here.
+    """
+
+    metric: str
+    against: Kind
+    value: float
+    anchor: float
+    difference: float
+    stderr: float
+    questions: int
+    seed_stderr: float
+    freedom: int
+    replicates: int
+    flattered: str
+
+    @property
+    def word(self) -> str:
+        """Whether it is better: by each error that is known, never by a mixture of them."""
+        # For one sample of questions the normal distribution is near enough; a spread over a few seeds
+        # is known so badly that it needs Student's.
+        bounds = []
+        if self.stderr > 0.0:
+            bounds.append(_quantile(max(self.questions - 1, 1)) * self.stderr)
+        if not math.isnan(self.seed_stderr):
+            bounds.append(_quantile(self.freedom) * self.seed_stderr)
+        if not bounds:
+            return ""
+        if abs(self.difference) <= max(bounds):
+            return "no clear difference"
+        return "better" if self.difference > 0.0 else "worse"
+
+
+def _quantile(freedom: int) -> float:
+    from scipy.special import stdtrit  # 0.3 s to load, and only where something is compared
+
+    return float(stdtrit(freedom, CONFIDENCE))
+
+
+def comparisons(history: History, directory: Path, number: int) -> list[Comparison]:
+    """Configuration `number` against base and default: on the search's questions, then on the tests'."""
+    subject = history.rows[number]
+    found = []
+    for kind in (Kind.BASE, Kind.DEFAULT):
+        anchor = history.anchor(kind)
+        if anchor is None or anchor.outcome is None or not anchor.outcome.has_value or anchor.id == number:
+            continue
+        found.append(_compare(history, directory, history.manifest.metric, subject, anchor))
+        tested = [subject, *_confirmations(history, number)]
+        known = set().union(*(test_metrics(history, row) for row in tested))
+        found += [
+            _compare(history, directory, metric, subject, anchor)
+            for metric in sorted(known & test_metrics(history, anchor))
+        ]
+    return found
+
+
+def test_metrics(history: History, row: Row) -> set[str]:
+    """Names of the test metrics that were computed for `row`."""
+    wanted = set(history.manifest.objective.get("test_metrics", ()))
+    record = history.tests.get(row.id)
+    known = set(record["outcome"].get("metrics", ())) if record else set()
+    own = set(row.outcome.metrics) if row.outcome else set()
+    return wanted & (known | own)
+
+
+test_metrics.__test__ = False  # type: ignore[attr-defined]  # no test case, whatever its name
+
+
+def sampling_error(history: History, directory: Path, number: int) -> float:
+    """Standard error of sampling the questions, of the mean over the replicates of configuration `number`
+    that took no part in the choice; NaN where their answers are not on file.
+    """
+    answers = _answers(directory, _confirmations(history, number), history.manifest.metric)
+    if answers is None or len(answers) < 2:
+        return math.nan
+    return float(answers.std(ddof=1)) / math.sqrt(len(answers))
+
+
+def _confirmations(history: History, number: int) -> list[Row]:
+    return [row for row, o in history.told if row.kind is Kind.CONFIRM and row.of == number and o.has_value]
+
+
+def _compare(history: History, directory: Path, metric: str, subject: Row, anchor: Row) -> Comparison:
+    searched = metric == history.manifest.metric
+    asks = history.manifest.objective.get("kind") == "lora"
+    rows = [r for r in _confirmations(history, subject.id) if searched or metric in test_metrics(history, r)]
+    error = SeedError(math.nan, 0)
+    if rows:
+        error = _seed_error(history, metric)
+        flattered = "the training seeds are new, but these questions chose it" if searched and asks else ""
+    else:
+        what = "these questions" if asks else "this evaluation"
+        flattered = f"{what} chose it" if searched else ""
+    replicates = len(rows)
+    rows = rows or [subject]
+    value = float(np.mean([_value(history, row, metric) for row in rows]))
+    other = _value(history, anchor, metric)
+    ours, theirs = _answers(directory, rows, metric), _answers(directory, [anchor], metric)
+    stderr, questions = math.nan, 0
+    if ours is not None and theirs is not None and len(ours) == len(theirs):
+        stderr, questions = paired_difference(ours, theirs)[1], len(ours)
+    # The default was fine-tuned once, with a seed of its own; the base model has none.
+    trained = 1.0 / len(rows) + (1.0 if anchor.kind is Kind.DEFAULT else 0.0)
+    # Test metrics are accuracies: more is better, whatever the search minimised.
+    sign = -history.manifest.sign if searched else 1.0
+    return Comparison(
+        metric,
+        anchor.kind,
+        value,
+        other,
+        sign * (value - other),
+        stderr,
+        questions,
+        error.sd * math.sqrt(trained),
+        error.freedom,
+        replicates,
+        flattered,
+    )
+
+
+def _seed_error(history: History, metric: str) -> SeedError:
+    if metric == history.manifest.metric:
+        return seed_error(replicate_values(history.told))
+    return seed_error(
+        (row.of, _value(history, row, metric))
+        for row, outcome in history.told
+        if row.kind.is_replicate and outcome.has_value and metric in test_metrics(history, row)
+    )
+
+
+def _value(history: History, row: Row, metric: str) -> float:
+    if metric == history.manifest.metric:
+        return row.value
+    record = history.tests.get(row.id)
+    if record is not None and metric in record["outcome"].get("metrics", {}):
+        return float(record["outcome"]["metrics"][metric])
+    return float(row.outcome.metrics[metric]) if row.outcome else math.nan
+
+
+def _answers(directory: Path, rows: Sequence[Row], metric: str) -> FloatArray | None:
+    """For each question the share of `rows` that answered it right (n,), None where that is not on file."""
+    found: list[FloatArray] = []
+    for row in rows:
+        try:
+            answers = read_answers(evaluation_directory(directory, row.id)).get(metric)
+        except (OSError, ValueError):
+            return None  # an objective that keeps none, or an archive that was moved without its files
+        if answers is None or (found and len(answers) != len(found[0])):
+            return None
+        found.append(answers.astype(np.float64))
+    return np.asarray(np.mean(found, axis=0)) if found else None
