@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fractopt.archive.history import History
@@ -52,10 +53,14 @@ def no_power_loss(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Bowl:
-    """A base model worth 10, a bowl around (1, -2, 3), and a failure wherever `fails` says so."""
+    """A base model worth 10, a bowl around (1, -2, 3), and a failure wherever `fails` says so.
 
-    def __init__(self, fails: Callable[[Evaluation], bool] = lambda _: False) -> None:
+    `noise` is the standard deviation of an error that the evaluation's seed decides.
+    """
+
+    def __init__(self, fails: Callable[[Evaluation], bool] = lambda _: False, noise: float = 0.0) -> None:
         self.fails = fails
+        self.noise = noise
         self.seen: list[Evaluation] = []
 
     def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
@@ -66,6 +71,7 @@ class Bowl:
             return Outcome(Status.OK, 10.0)
         p = evaluation.params
         value = (p["x"] - 1) ** 2 + (p["y"] + 2) ** 2 + (p["n"] - 3) ** 2  # type: ignore[operator]
+        value += self.noise * np.random.default_rng(evaluation.seed).standard_normal()
         return Outcome(Status.OK, float(value), metrics={"test": float(value) + 1} if evaluation.test else {})
 
 
@@ -82,6 +88,7 @@ class Run:
     bowl: Bowl = field(default_factory=Bowl)
     policy: FailurePolicy = field(default_factory=FailurePolicy)
     tests: TestPlan = field(default_factory=TestPlan)
+    replicates: int = 0
 
     def archive(self) -> Archive:
         default = DEFAULT if "default" in self.anchors else None
@@ -110,6 +117,7 @@ class Run:
             seed=7,
             anchors=self.anchors,  # type: ignore[arg-type]
             default=DEFAULT,
+            replicates=self.replicates,
             record=archive.record,
         )
         study.fold(archive.history.events)
@@ -134,6 +142,11 @@ def story(history: History) -> list[dict[str, Any]]:
     return events
 
 
+def recommendation(history: History) -> tuple[Any, ...]:
+    record = history.recommended
+    return () if record is None else (record["trial"], record["mean"], record["sd"])
+
+
 def attempts(history: History, trial: int) -> list[str]:
     return [attempt.how for attempt in history.rows[trial].attempts]
 
@@ -141,9 +154,15 @@ def attempts(history: History, trial: int) -> list[str]:
 # --- one story
 
 
-@pytest.mark.parametrize("name", registry.OPTIMIZERS)
+OBSERVERS = [name for name in registry.OPTIMIZERS if registry.find(name).observes]
+
+
+@pytest.mark.parametrize(
+    ("name", "replicates"),
+    [*((name, 0) for name in registry.OPTIMIZERS), *((name, 6) for name in ("soo", "sobol", *OBSERVERS))],
+)
 def test_cut_at_any_commit_and_resumed_a_run_tells_the_same_story(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, replicates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     real = JournalWriter.commit
@@ -155,11 +174,16 @@ def test_cut_at_any_commit_and_resumed_a_run_tells_the_same_story(
     def fails(evaluation: Evaluation) -> bool:
         return evaluation.seed % 5 == 0 or (evaluation.seed % 5 == 1 and evaluation.attempt == 0)
 
+    def new(directory: Path) -> Run:
+        bowl = Bowl(fails, noise=3.0 if replicates else 0.0)
+        return Run(directory, name, 14 + replicates, bowl=bowl, replicates=replicates)
+
     monkeypatch.setattr(JournalWriter, "commit", commit)
-    whole = Run(tmp_path / "whole", name, bowl=Bowl(fails))
-    ending, history = whole.play()
+    ending, history = new(tmp_path / "whole").play()
     assert ending.complete
     assert {"failed", "ok"} == set(history.counts())
+    assert sum(row.kind.is_replicate for row in history.evaluations) == replicates
+    assert history.recommended is not None
     monkeypatch.setattr(JournalWriter, "commit", real)
     journal = (tmp_path / "whole" / "journal" / "0001.wal").read_bytes()
     cuts = sorted(set(sizes))[:-1]
@@ -169,10 +193,11 @@ def test_cut_at_any_commit_and_resumed_a_run_tells_the_same_story(
         part = tmp_path / str(number)
         (part / "journal").mkdir(parents=True)
         (part / "journal" / "0001.wal").write_bytes(journal[:cut])
-        ending, resumed = Run(part, name, bowl=Bowl(fails)).play()
+        ending, resumed = new(part).play()
         assert ending.complete
         assert story(resumed) == expected, f"cut at byte {cut}, commit {number}"
         assert story(load(part)) == expected
+        assert recommendation(load(part)) == recommendation(history)
 
 
 def test_a_run_is_the_same_twice_and_does_what_it_says(tmp_path: Path) -> None:
@@ -361,6 +386,84 @@ def test_too_many_failures_end_the_run_and_say_the_last_reason(tmp_path: Path) -
     # the same again at resume, but not once the cause is mended and the rate allows it
     mended = FailurePolicy(abort_rate=0.7, abort_after=6)
     assert Run(tmp_path / "r", budget=30, policy=mended).play()[0].complete
+
+
+# --- replicates
+
+
+def replicating(directory: Path, **options: Any) -> Run:
+    return Run(directory, "sobol", **{"budget": 20, "replicates": 6, "bowl": Bowl(noise=3.0), **options})
+
+
+def test_replicates_come_last_and_are_rows_that_say_what_they_repeat(tmp_path: Path) -> None:
+    run = replicating(tmp_path / "r")
+    ending, history = run.play()
+    assert ending == Ending(True, False, "the budget is met")
+    assert [row.kind for row in history.evaluations][14:] == [Kind.REPLICATE] * 3 + [Kind.CONFIRM] * 3
+    assert (history.budget, history.replicates) == (20, 6)
+    evaluated = {e.id: e for e in run.bowl.seen}
+    for row in history.evaluations[14:]:
+        original = history.rows[row.of]
+        assert row.params == original.params == evaluated[row.id].params
+        assert row.unit is not None
+        assert original.unit is not None
+        assert row.unit.tolist() == original.unit.tolist()
+        assert evaluated[row.id].kind is row.kind
+    assert len({e.seed for e in run.bowl.seen}) == 20
+    assert history.best is not None
+    assert not history.best.kind.is_replicate
+    read = load(run.directory / "archive.h5")
+    assert [(row.kind, row.of) for row in read.evaluations] == [(r.kind, r.of) for r in history.evaluations]
+
+
+def test_the_log_says_what_a_replicate_repeats(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("fractopt").propagate = True
+    with caplog.at_level(logging.INFO, "fractopt.master"):
+        history = replicating(tmp_path / "r").play()[1]
+    assert f"trial  19 confirm of {history.rows[19].of}: " in caplog.text
+
+
+def test_the_recommendation_is_on_record_once_and_taken_back_by_another_result(tmp_path: Path) -> None:
+    def recommendations() -> list[Any]:
+        return [r["trial"] for r in load(tmp_path / "r").records if r.get("record") == "recommended"]
+
+    run = replicating(tmp_path / "r")
+    master = run.master()
+    ending = master.run()
+    master.archive.close(complete=ending.complete, reason="")
+    assert recommendation(master.history) == (
+        master.study.recommend().id, master.study.recommend().mean, master.study.recommend().sd
+    )  # fmt: skip
+    assert recommendations() == [master.study.recommend().id]
+    replicating(tmp_path / "r").play()  # nothing is left to do
+    assert len(recommendations()) == 1
+    history = replicating(tmp_path / "r", budget=30).play()[1]
+    assert len(recommendations()) == 2
+    assert recommendation(history)[0] == recommendations()[1]
+    assert [row.kind for row in history.evaluations][24:] == [Kind.REPLICATE] * 3 + [Kind.CONFIRM] * 3
+
+
+def test_no_failure_of_a_replicate_ends_a_run(tmp_path: Path) -> None:
+    bowl = Bowl(lambda e: e.kind.is_replicate, noise=3.0)
+    policy = FailurePolicy(failed_retries=0, then="abort", abort_rate=0.1, abort_after=2)
+    ending, history = replicating(tmp_path / "r", bowl=bowl, policy=policy).play()
+    assert ending == Ending(True, False, "the budget is met")
+    assert history.counts() == {"ok": 14, "failed": 6}
+    assert history.recommended is not None
+
+
+def test_what_took_no_part_in_the_choice_is_tested_as_it_is(tmp_path: Path) -> None:
+    run = replicating(tmp_path / "r", tests=TestPlan("finalists", 2))
+    history = run.play()[1]
+    confirmed = [row for row in history.evaluations if row.kind is Kind.CONFIRM]
+    assert all(row.outcome and row.outcome.metrics == {"test": row.value + 1} for row in confirmed)
+    once_more = [e.id for e in run.bowl.seen if e.test and not e.kind.is_replicate]
+    assert len(once_more) == 4  # the anchors and two finalists
+    assert recommendation(history)[0] in once_more
+    assert not any(e.test for e in run.bowl.seen if e.kind is Kind.REPLICATE)
+    never = replicating(tmp_path / "s")
+    never.play()
+    assert not any(e.test for e in never.bowl.seen)
 
 
 # --- workers that do not answer as hoped

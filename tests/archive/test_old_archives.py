@@ -1,11 +1,15 @@
 """Archives of every schema that was ever written are read, and folded, for ever."""
 
+import shutil
 from pathlib import Path
 
+import h5py
 import pytest
 
-from fractopt.archive.store import load
+from fractopt.archive.manifest import SCHEMA
+from fractopt.archive.store import Archive, load
 from fractopt.optimizer.study import Study
+from fractopt.report.verdict import recommended
 
 ARCHIVES = sorted((Path(__file__).resolve().parents[1] / "data" / "archives").glob("*.h5"))
 
@@ -32,4 +36,32 @@ def test_an_old_archive_is_read_and_folded(path: Path) -> None:
 
 
 def test_there_is_one_of_each_schema() -> None:
-    assert {path.stem for path in ARCHIVES} >= {"schema-1"}
+    assert {path.stem for path in ARCHIVES} >= {f"schema-{schema}" for schema in range(1, SCHEMA + 1)}
+
+
+@pytest.mark.parametrize("path", ARCHIVES, ids=lambda path: path.stem)
+def test_an_old_archive_is_continued_in_our_schema(path: Path, tmp_path: Path) -> None:
+    shutil.copy(path, tmp_path / "archive.h5")
+    archive = Archive.resume(tmp_path, load(path).manifest, "", {})
+    archive.close(complete=True, reason="")
+    with h5py.File(tmp_path / "archive.h5") as file:
+        assert file.attrs["schema"] == SCHEMA
+    again = load(tmp_path)
+    assert [row.outcome for row in again.evaluations] == [row.outcome for row in load(path).evaluations]
+
+
+def test_the_replicates_of_schema_2_are_read() -> None:
+    history = load(ARCHIVES[0].with_name("schema-2.h5"))
+    replicates = [(row.id, row.kind.value, row.of) for row in history.evaluations if row.kind.is_replicate]
+    assert replicates == [
+        (19, "replicate", 13),
+        (20, "replicate", 14),
+        (21, "replicate", 6),
+        (22, "confirm", 13),
+        (23, "confirm", 13),
+        (24, "confirm", 13),
+    ]
+    found = recommended(history)
+    assert found is not None
+    assert (found.id, found.confirmations, found.replicates) == (13, 3, 4)
+    assert found.value == pytest.approx(70.580046, abs=1e-5)
