@@ -115,7 +115,8 @@ class BoTorch(_Sequential):
                 raw_samples=RAW_SAMPLES,
                 num_restarts=RESTARTS,
             )
-        return found.detach().numpy()[0]
+        best: FloatArray = found.detach().numpy()[0]
+        return best
 
     def recommend(self) -> FloatArray | None:
         if len(self.y) < self.dimension + 1:
@@ -197,7 +198,8 @@ class TuRBO(_Sequential):
         perturbed[rows, torch.randint(0, d, (len(rows),))] = True
         candidates = torch.where(perturbed, candidates, centre)
         with torch.no_grad():
-            return MaxPosteriorSampling(model, replacement=False)(candidates, 1).numpy()[0]
+            best: FloatArray = MaxPosteriorSampling(model, replacement=False)(candidates, 1).numpy()[0]
+        return best
 
     def recommend(self) -> FloatArray | None:
         return None

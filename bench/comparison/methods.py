@@ -64,7 +64,7 @@ class Optuna:
         self.study = optuna.create_study(sampler=sampler)
         self.trials: dict[int, Any] = {}
         make = optuna.distributions
-        self.distributions = {}
+        self.distributions: dict[str, Any] = {}
         for p in space.parameters:
             if isinstance(p, Float):
                 self.distributions[p.name] = make.FloatDistribution(p.low, p.high, log=p.log)

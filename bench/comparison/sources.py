@@ -22,17 +22,17 @@ NATIVE = "fractopt.tree"
 @functools.cache
 def fingerprint(optimizer: str) -> str:
     """Eight hexadecimal digits for an optimizer's registered name; it and the Study that drives it."""
-    wanted, seen = [registry.find(optimizer).__module__, "fractopt.optimizer.study"], set()
-    digest = hashlib.sha256()
+    wanted = [registry.find(optimizer).__module__, "fractopt.optimizer.study"]
+    seen: dict[str, Path] = {}
     while wanted:
         name = wanted.pop()
         path = _path(name)
-        if name in seen or path is None or name == registry.__name__:
-            continue
-        seen.add(name)
-        wanted += _imports(path)
-    for name in sorted(seen):
-        digest.update(_code(_path(name)).encode())
+        if path is not None and name not in seen and name != registry.__name__:
+            seen[name] = path
+            wanted += _imports(path)
+    digest = hashlib.sha256()
+    for _, path in sorted(seen.items()):
+        digest.update(_code(path).encode())
     if NATIVE in seen:
         for path in sorted((ROOT / "tree" / "native").iterdir()):
             digest.update(path.read_bytes())
@@ -45,9 +45,9 @@ def _path(module: str) -> Path | None:
 
 
 def _imports(path: Path) -> list[str]:
-    found = []
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fractopt."):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fractopt."):
             found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return found
 

@@ -72,11 +72,20 @@ class Comparison:
 
 
 def compare(
-    runs: dict[str, dict[cache.Key, Run]], workers: int, budget: int, wanted: list[str], seeds: list[int]
+    runs: dict[str, dict[cache.Key, Run]],
+    workers: int,
+    budget: int,
+    wanted: list[str],
+    seeds: list[int],
+    complete: bool,
 ) -> Comparison | None:
-    """None where fewer than three methods have fewer than two problems in common."""
+    """The methods that have runs in that setting or, where `complete`, all the runs that any of them has.
+
+    None where fewer than three methods are left, or where they have fewer than two problems in common.
+    """
     answers = {name: _answers(known, name, workers, budget, wanted, seeds) for name, known in runs.items()}
-    found = {name: known for name, known in answers.items() if known}
+    most = max(len(known) for known in answers.values()) if complete else 1
+    found = {name: known for name, known in answers.items() if len(known) >= most > 0}
     if len(found) < 3:
         return None
     common = set.intersection(*(set(known) for known in found.values()))
@@ -127,9 +136,9 @@ def write(named: list[str], settings: tuple[str, ...], seeds: list[int]) -> None
             ("all problems", fast, list(PROBLEMS)),
             ("all methods, on a subset", runs, list(SUBSET)),
         ):
-            found = compare(which, workers, budget, wanted, seeds)
+            found = compare(which, workers, budget, wanted, seeds, complete=which is fast)
             comparison = found if found and (which is fast or set(found.names) - set(fast)) else None
-            panels[-1].append(comparison and (f"{setting}, {title}", comparison))
+            panels[-1].append((f"{setting}, {title}", comparison) if comparison else None)
             section = _section(comparison) if comparison else ["No runs in common yet."]
             lines += ["", f"### {title}", "", *section]
     lines += _twins(runs, settings, seeds)
@@ -184,7 +193,8 @@ def _head(versions: dict[str, str | None]) -> list[str]:
         "recommends (pycma: its mean, BoTorch and ours: the best posterior mean, the others: the best they",
         "were told). Methods of one table are compared on the same problems and seeds; seeds from 100 on and",
         "the BBOB instances 1 to 3 were for tuning and are in no table. nlopt-mlsl has one worker only. A",
-        "method that does not know the budget has run 200 evaluations once and is read at 50.",
+        "method that does not know the budget has run 200 evaluations once and is read at 50. The tables of",
+        "all problems are without the slow methods, and without those that have not run everything yet.",
         "",
         "Mean rank: of the mean log10 regret of each problem, averaged over problems, 1 is best; with the",
         "standard error of a bootstrap over the seeds. Mean ranks that differ by more than CD are different",
@@ -214,7 +224,8 @@ def _section(comparison: Comparison) -> list[str]:
         "|---|---|---|",
     ]
     for i, name in zip(order, names, strict=True):
-        lines.append(f"| {name} | {mean[i]:.2f} ± {errors[i]:.2f} | {_milliseconds(comparison.cpu_s[i])} |")
+        error = f" ± {errors[i]:.2f}" if math.isfinite(errors[i]) else ""
+        lines.append(f"| {name} | {mean[i]:.2f}{error} | {_milliseconds(comparison.cpu_s[i])} |")
     lines += ["", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for problem, logs in comparison.regrets.items():
         medians = np.median(logs, axis=1)[order]
