@@ -36,20 +36,18 @@ TRIES = 100
 class Belief:
     """A model of all outcomes, or of those near a place, with the points under way believed.
 
-    `unit` (n, d) are the points it is given, `mean` (n,) its mean there, [`lower`, `upper`] (d,) the box
-    in which it is to be trusted.
+    `unit` (n, d) are the points it is given, the first `told` of them outcomes, the others believed;
+    `mean` (n,) is its mean there, [`lower`, `upper`] (d,) the box in which it is to be trusted. `best`, the
+    incumbent, is the least mean at a told or believed point, here or at another place.
     """
 
     model: Model
     unit: FloatArray
+    told: int
     lower: FloatArray
     upper: FloatArray
     mean: FloatArray
-
-    @property
-    def best(self) -> float:
-        """The incumbent: the least posterior mean at a told or believed point, in outcome's units."""
-        return float(self.mean.min())
+    best: float
 
     def parents(self, count: int) -> FloatArray:
         """The points of the `count` least means, the best first."""
@@ -58,8 +56,14 @@ class Belief:
     def believing(self, point: FloatArray) -> Belief:
         """With the point (d,) believed as well."""
         model = self.model.believing(point[np.newaxis, :])
-        mean = np.append(self.mean, model.posterior.y[-1])
-        return replace(self, model=model, unit=np.concatenate([self.unit, point[np.newaxis, :]]), mean=mean)
+        believed = float(model.posterior.y[-1])
+        return replace(
+            self,
+            model=model,
+            unit=np.concatenate([self.unit, point[np.newaxis, :]]),
+            mean=np.append(self.mean, believed),
+            best=min(self.best, believed),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,20 +126,20 @@ class ModelBased(abc.ABC):
         chosen: list[Proposal] = []
         taken: set[tuple[int, ...]] = set()
         for _ in range(n):
-            best: tuple[Proposal, int] | None = None
+            found: tuple[Proposal, int] | None = None
             for place, belief in enumerate(beliefs):
                 for proposal in self.choose(belief, rng):
                     key = self.space.key(proposal.point)
                     if key not in taken and not self.evidence.is_known(key):
-                        if best is None or proposal.score > best[0].score:
-                            best = proposal, place
+                        if found is None or proposal.score > found[0].score:
+                            found = proposal, place
                         break
-            if best is None:
+            if found is None:
                 point = self._new_point(rng, taken)
                 if point is None:
                     break
-                best = Proposal(point, -math.inf, self.leaf(point)), 0
-            proposal, place = best
+                found = Proposal(point, -math.inf, self.leaf(point)), 0
+            proposal, place = found
             chosen.append(proposal)
             taken.add(self.space.key(proposal.point))
             if len(chosen) < n:
@@ -143,7 +147,8 @@ class ModelBased(abc.ABC):
         if not chosen:
             # Only known points were found: one of them is asked, and answered from what is known, so
             # that a search that cannot find anything new comes to its end.
-            chosen = [Proposal(rng.random(self.space.dimension), -math.inf)]
+            point = rng.random(self.space.dimension)
+            chosen = [Proposal(point, -math.inf, self.leaf(point))]
         nodes = np.array([proposal.node for proposal in chosen], np.int64)
         return Asked.points(np.array([proposal.point for proposal in chosen]), nodes)
 
@@ -162,10 +167,8 @@ class ModelBased(abc.ABC):
             inside = ((pending >= lower) & (pending <= upper)).all(axis=1)
             beliefs.append(_belief(model, unit, pending[inside], lower, upper))
         # Every place competes with the best of all.
-        incumbent = beliefs[0]
-        return [
-            replace(b, mean=np.minimum(b.mean, incumbent.best)) if b is not incumbent else b for b in beliefs
-        ]
+        best = min(belief.best for belief in beliefs)
+        return [replace(belief, best=best) for belief in beliefs]
 
     def _new_point(self, rng: np.random.Generator, taken: set[tuple[int, ...]]) -> FloatArray | None:
         for _ in range(TRIES):
@@ -179,8 +182,9 @@ class ModelBased(abc.ABC):
 def _belief(
     model: Model, unit: FloatArray, pending: FloatArray, lower: FloatArray, upper: FloatArray
 ) -> Belief:
+    told = len(unit)
     if len(pending):
         model = model.believing(pending)
         unit = np.concatenate([unit, pending])
     mean, _ = model.posterior.predict(model.posterior.x)
-    return Belief(model, unit, lower, upper, mean)
+    return Belief(model, unit, told, lower, upper, mean, float(mean.min()))

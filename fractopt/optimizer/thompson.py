@@ -3,7 +3,7 @@
 Thompson (1933); for many workers Hernandez-Lobato, Requeima, Pyzer-Knapp and Aspuru-Guzik (2017),
 "Parallel and distributed Thompson sampling for large-scale accelerated exploration of chemical space",
 ICML: the draws themselves keep the workers apart, however many there are. The functions are drawn whole
-(`surrogate.pathwise`) and minimised over points spread over the cube and mutations, in two rounds.
+(`surrogate.pathwise`) and minimised over points spread over the cube and mutations of the best.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fractopt.optimizer.model_based import Belief, ModelBased, Proposal
 from fractopt.space import Space
 from fractopt.surrogate.pathwise import Draw
 
-PARENTS, CHILDREN = 5, 64  # mutations of so many of the best points, so many of each
-ROUNDS = 4
+PARENTS, CHILDREN = 5, 32  # mutations of so many of the best points, so many of each
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ThompsonSettings:
     """
 
     initial: int = 0
-    candidates: int = 1024
+    candidates: int = 512
 
     def __post_init__(self) -> None:
         if self.initial < 0:

@@ -14,7 +14,7 @@ import numpy as np
 from fractopt.space import FloatArray
 from fractopt.surrogate.gp import Posterior
 
-FEATURES = 1024
+FEATURES = 512
 
 
 class Draw:

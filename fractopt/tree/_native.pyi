@@ -81,6 +81,12 @@ class BoxTree:
     def uppers(self, nodes: IntArray) -> FloatArray:
         """Nodes (m,) -> (m, d)"""
 
+    def locate(self, points: FloatArray) -> IntArray:
+        """For each of `points` (m, d) the leaf (m,) that holds it; of two that share a face the lower one.
+
+        Raises ValueError for another number of columns than axes.
+        """
+
     def leaves(self) -> IntArray:
         """All leaves, pending and closed ones too, by rising id."""
 

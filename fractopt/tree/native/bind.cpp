@@ -82,6 +82,18 @@ template <typename Tree, bool (Tree::*is_wanted)(Node) const> Array<std::int64_t
     return make_array(found, {found.size()});
 }
 
+Array<std::int64_t> locate(const BoxTree& tree, const Points& points) {
+    if (static_cast<std::int64_t>(points.shape(1)) != tree.dimension()) {
+        throw nb::value_error("`points` must have one column an axis");
+    }
+    std::int64_t* data = nullptr;
+    auto array = make_array<std::int64_t>({points.shape(0)}, data);
+    for (std::size_t row = 0; row < points.shape(0); ++row) {
+        data[row] = tree.locate(points.data() + row * points.shape(1));
+    }
+    return array;
+}
+
 std::int64_t longest_axis(const BoxTree& tree, Node node, const Column<bool>& allowed) {
     if (static_cast<std::int64_t>(allowed.shape(0)) != tree.dimension()) {
         throw nb::value_error("`allowed` must have one entry an axis");
@@ -314,6 +326,7 @@ NB_MODULE(_native, m) {
         .def("lowers", &of_nodes<BoxTree, double, &BoxTree::lower>, nb::arg("nodes"))
         .def("uppers", &of_nodes<BoxTree, double, &BoxTree::upper>, nb::arg("nodes"))
         .def("leaves", &nodes_that<BoxTree, &BoxTree::is_leaf>)
+        .def("locate", &locate, nb::arg("points"))
         .def("split", &BoxTree::split, nb::arg("node"), nb::arg("axis"))
         .def("set_value", &BoxTree::set_value, nb::arg("node"), nb::arg("value"))
         .def("close", &BoxTree::close, nb::arg("node"));

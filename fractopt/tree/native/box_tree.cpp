@@ -60,6 +60,25 @@ double BoxTree::value(Node node) const {
     return value_[at(node)];
 }
 
+BoxTree::Node BoxTree::locate(const double* point) const {
+    std::vector<std::int64_t> index(static_cast<std::size_t>(dimension()), 0);
+    std::vector<std::uint8_t> exponent(static_cast<std::size_t>(dimension()), 0);
+    Node node = 0;
+    while (!is_leaf(node)) {
+        const Node first = first_child(node);
+        const auto axis = static_cast<std::size_t>(axis_[block(first)]);
+        index[axis] *= base();
+        ++exponent[axis];
+        std::int64_t slot = 0;
+        while (slot < base() - 1 && point[axis] > store_.upper(index[axis], exponent[axis])) {
+            ++slot;
+            ++index[axis];
+        }
+        node = first + slot;
+    }
+    return node;
+}
+
 void BoxTree::box(Node node, std::int64_t* index, std::uint8_t* exponent) const {
     const auto row = static_cast<std::size_t>(row_[at(node)]);
     const auto d = static_cast<std::size_t>(dimension());

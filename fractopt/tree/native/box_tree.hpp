@@ -41,6 +41,8 @@ public:
     bool is_leaf(Node node) const { return first_child(node) < 0; }
     // The leaf that has the node's box by the chain of heirs; for odd K it has the node's centre.
     Node heir(Node node) const;
+    // The leaf that holds the point (d,) of the cube; of two that share a face the lower one. O(depth).
+    Node locate(const double* point) const;
     bool has_value(Node node) const;
     // Throws std::invalid_argument where no value was set.
     double value(Node node) const;
