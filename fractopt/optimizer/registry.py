@@ -19,6 +19,7 @@ GROUP = "fractopt.optimizers"
 
 # Imported when asked for: scipy.stats alone takes half a second.
 OPTIMIZERS: dict[str, str] = {
+    "bamsoo": "fractopt.optimizer.bamsoo:BaMSOO",
     "direct": "fractopt.optimizer.direct:Direct",
     "direct-l": "fractopt.optimizer.direct:DirectL",
     "fda": "fractopt.optimizer.fda:FDA",

@@ -180,7 +180,7 @@ def test_a_grid_too_large_is_refused() -> None:
 def test_an_unknown_optimizer_is_named_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"unknown optimizer 'sobl'; did you mean 'sobol'\?"):
         registry.find("sobl")
-    with pytest.raises(ValueError, match="grid, lhs, random, sequool, sobol, soo"):
+    with pytest.raises(ValueError, match="random, sequool, sobol, soo"):
         registry.find("zzz")
 
 
