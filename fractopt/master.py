@@ -348,11 +348,18 @@ class Master:
             )
 
     def _plan_tests(self) -> None:
-        """Once the search is over: the best configurations and the anchors, on the test metrics."""
+        """Once the search is over: the best configurations and the anchors, on the test metrics.
+
+        Not again where replicates of a configuration were tested as they were.
+        """
         if self._tests_planned or self._tests.when != "finalists":
             return
         self._tests_planned = True
+        wanted = set(self.history.manifest.objective.get("test_metrics", ()))
         for row in self.history.finalists(self._tests.finalists):
+            replicates = self.history.confirmations(row.id)
+            if any(r.outcome is not None and wanted <= set(r.outcome.metrics) for r in replicates):
+                continue
             if row.id not in self.history.tests and (trial := self._evaluated(row.id)) is not None:
                 self._testing.add(row.id)
                 self._again.append(trial)

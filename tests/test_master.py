@@ -453,17 +453,23 @@ def test_no_failure_of_a_replicate_ends_a_run(tmp_path: Path) -> None:
 
 
 def test_what_took_no_part_in_the_choice_is_tested_as_it_is(tmp_path: Path) -> None:
-    run = replicating(tmp_path / "r", tests=TestPlan("finalists", 2))
+    tested = {**HIMMELBLAU, "test_metrics": ["test"]}
+    run = replicating(tmp_path / "r", tests=TestPlan("finalists", 9), objective=tested)
     history = run.play()[1]
     confirmed = [row for row in history.evaluations if row.kind is Kind.CONFIRM]
     assert all(row.outcome and row.outcome.metrics == {"test": row.value + 1} for row in confirmed)
-    once_more = [e.id for e in run.bowl.seen if e.test and not e.kind.is_replicate]
-    assert len(once_more) == 4  # the anchors and two finalists
-    assert recommendation(history)[0] in once_more
+    once_more = {e.id for e in run.bowl.seen if e.test and not e.kind.is_replicate}
+    finalists = {row.id for row in history.finalists(9)}
+    assert len(finalists) == 11
+    assert recommendation(history)[0] in finalists
+    assert once_more == finalists - {row.of for row in confirmed}
     assert not any(e.test for e in run.bowl.seen if e.kind is Kind.REPLICATE)
-    never = replicating(tmp_path / "s")
+    never = replicating(tmp_path / "s", objective=tested)
     never.play()
     assert not any(e.test for e in never.bowl.seen)
+    later = replicating(tmp_path / "s", tests=TestPlan("finalists", 9), objective=tested)
+    later.play()  # now the finalists have to be fine-tuned once more, replicated or not
+    assert {e.id for e in later.bowl.seen} == finalists
 
 
 # --- workers that do not answer as hoped

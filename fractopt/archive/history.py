@@ -182,6 +182,10 @@ class History:
         rows = [row for row, o in self.told if o.has_value and row.kind in (Kind.DEFAULT, Kind.SEARCH)]
         return min(rows, key=self._loss, default=None)
 
+    def confirmations(self, number: int) -> list[Row]:
+        """The replicates of configuration `number` that took no part in the choice and have a value."""
+        return [r for r, o in self.told if r.kind is Kind.CONFIRM and r.of == number and o.has_value]
+
     def finalists(self, count: int) -> list[Row]:
         """The anchors that have a value, and `count` other configurations.
 

@@ -78,7 +78,7 @@ def comparisons(history: History, directory: Path, number: int) -> list[Comparis
         if anchor is None or anchor.outcome is None or not anchor.outcome.has_value or anchor.id == number:
             continue
         found.append(_compare(history, directory, history.manifest.metric, subject, anchor))
-        tested = [subject, *_confirmations(history, number)]
+        tested = [subject, *history.confirmations(number)]
         known = set().union(*(test_metrics(history, row) for row in tested))
         found += [
             _compare(history, directory, metric, subject, anchor)
@@ -103,20 +103,17 @@ def sampling_error(history: History, directory: Path, number: int) -> float:
     """Standard error of sampling the questions, of the mean over the replicates of configuration `number`
     that took no part in the choice; NaN where their answers are not on file.
     """
-    answers = _answers(directory, _confirmations(history, number), history.manifest.metric)
+    answers = _answers(directory, history.confirmations(number), history.manifest.metric)
     if answers is None or len(answers) < 2:
         return math.nan
     return float(answers.std(ddof=1)) / math.sqrt(len(answers))
 
 
-def _confirmations(history: History, number: int) -> list[Row]:
-    return [row for row, o in history.told if row.kind is Kind.CONFIRM and row.of == number and o.has_value]
-
-
 def _compare(history: History, directory: Path, metric: str, subject: Row, anchor: Row) -> Comparison:
     searched = metric == history.manifest.metric
     asks = history.manifest.objective.get("kind") == "lora"
-    rows = [r for r in _confirmations(history, subject.id) if searched or metric in test_metrics(history, r)]
+    rows = history.confirmations(subject.id)
+    rows = [row for row in rows if searched or metric in test_metrics(history, row)]
     error = SeedError(math.nan, 0)
     if rows:
         error = _seed_error(history, metric)
