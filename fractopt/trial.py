@@ -313,10 +313,10 @@ class Scored:
 class Fitted:
     """A model of the losses was fitted to the first `count` of them.
 
-    `lengthscale` (d,) in units of the cube, `signal` and `noise` variances and constant `mean` of a
-    Gaussian process for the losses under the map `warp` with `constants` (8,), as
-    `fractopt.surrogate.transform.Transform` has them; `rewarped` where that map was chosen anew among
-    all. Floating point decides all this, so it is recorded and never computed again.
+    `lengthscale` (d,) in units of the cube, `signal` and `noise` variances, constant `mean` and `kernel`
+    of a Gaussian process for the losses under the map `warp` with `constants` (8,), as
+    `fractopt.surrogate.transform.Transform` has them; `rechosen` where kernel and map were chosen anew
+    among all. Floating point decides all this, so it is recorded and never computed again.
     """
 
     count: int
@@ -324,9 +324,10 @@ class Fitted:
     signal: float
     noise: float
     mean: float
+    kernel: str
     warp: str
     constants: FloatArray
-    rewarped: bool
+    rechosen: bool
     type: ClassVar[str] = "fitted"
 
     def to_json(self) -> dict[str, Any]:
@@ -336,9 +337,10 @@ class Fitted:
             "signal": number_to_json(self.signal),
             "noise": number_to_json(self.noise),
             "mean": number_to_json(self.mean),
+            "kernel": self.kernel,
             "warp": self.warp,
             "constants": _numbers_to_json(self.constants),
-            "rewarped": self.rewarped,
+            "rechosen": self.rechosen,
         }
 
     @classmethod
@@ -349,9 +351,10 @@ class Fitted:
             signal=float(record["signal"]),
             noise=float(record["noise"]),
             mean=float(record["mean"]),
+            kernel=str(record["kernel"]),
             warp=str(record["warp"]),
             constants=_floats(record["constants"]),
-            rewarped=bool(record["rewarped"]),
+            rechosen=bool(record["rechosen"]),
         )
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from fractopt.space import FloatArray, IntArray, Space
 from fractopt.surrogate.features import Features
 from fractopt.surrogate.gp import Hyperparameters
+from fractopt.surrogate.kernel import KERNELS
 from fractopt.surrogate.model import Choice, Model, choose, constants, from_constants
 from fractopt.surrogate.transform import WARPS
 from fractopt.trial import Asked, Event, Fitted, Kind, Observed, Told
 
 # Up to here one posterior of everything; beyond, posteriors of what is near (see `near`).
 MOST_EXACT, NEAREST = 1000, 256
-# A fit after every n / REFIT more outcomes; the warp is chosen anew when there are RECHOOSE times as many.
+# A fit after every n / REFIT more outcomes; warp and kernel are chosen anew at RECHOOSE times as many.
 REFIT, RECHOOSE = 20, 1.25
 
 
@@ -36,7 +37,7 @@ class Evidence:
         self._n = 0
         self._keys: set[tuple[int, ...]] = set()
         self._fitted = 0  # outcomes known at the last fit
-        self._warped = 0  # outcomes known when the warp was last chosen
+        self._chosen = 0  # outcomes known when warp and kernel were last chosen
         self._model: Model | None = None
         self._conditioned = 0  # outcomes that `_model` is given
 
@@ -84,11 +85,22 @@ class Evidence:
 
     def fit(self) -> Fitted:
         """The event of a fit to all outcomes; changes nothing."""
-        again = self.choice is None or self._n >= RECHOOSE * self._warped
-        warps = WARPS if again or self.choice is None else (self.choice.transform.warp,)
-        if not again and warps == ("log",) and float(self.loss.min()) <= 0.0:
+        again = self.choice is None or self._n >= RECHOOSE * self._chosen
+        warps: tuple[str, ...] = WARPS
+        kernels = tuple(KERNELS)
+        if self.choice is not None and not again:
+            warps, kernels = (self.choice.transform.warp,), (self.choice.parameters.kernel,)
+        if warps == ("log",) and float(self.loss.min()) <= 0.0:
             warps = WARPS  # a loss that is not positive came since
-        choice = choose(self.features, self.unit, self.loss, self.stderr, previous=self.choice, warps=warps)
+        choice = choose(
+            self.features,
+            self.unit,
+            self.loss,
+            self.stderr,
+            previous=self.choice,
+            warps=warps,
+            kernels=kernels,
+        )
         parameters = choice.parameters
         return Fitted(
             count=self._n,
@@ -96,9 +108,10 @@ class Evidence:
             signal=parameters.signal,
             noise=parameters.noise,
             mean=parameters.mean,
+            kernel=parameters.kernel,
             warp=choice.transform.warp,
             constants=constants(choice.transform),
-            rewarped=len(warps) > 1,
+            rechosen=len(warps) > 1,
         )
 
     def model(self) -> Model:
@@ -154,10 +167,12 @@ class Evidence:
                 self._keys.add(self.space.key(point))
                 self._add(point, loss, 0.0)
         elif isinstance(event, Fitted):
-            parameters = Hyperparameters(event.lengthscale, event.signal, event.noise, event.mean)
+            parameters = Hyperparameters(
+                event.lengthscale, event.signal, event.noise, event.mean, event.kernel
+            )
             self.choice = Choice(from_constants(event.warp, event.constants), parameters)
             self._fitted = event.count
-            self._warped = event.count if event.rewarped else self._warped
+            self._chosen = event.count if event.rechosen else self._chosen
             self._model = None
 
     def _add(self, point: FloatArray, loss: float, stderr: float) -> None:

@@ -186,5 +186,5 @@ def _belief(
     if len(pending):
         model = model.believing(pending)
         unit = np.concatenate([unit, pending])
-    mean, _ = model.posterior.predict(model.posterior.x)
+    mean = model.posterior.smoothed
     return Belief(model, unit, told, lower, upper, mean, float(mean.min()))

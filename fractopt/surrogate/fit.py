@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 
 from fractopt.space import FloatArray, IntArray
 from fractopt.surrogate.gp import JITTER, Hyperparameters
-from fractopt.surrogate.kernel import distances
+from fractopt.surrogate.kernel import KERNELS, Kernel, distances
 
 LENGTHSCALE_SPREAD = math.sqrt(3.0)
 # (location, spread) of the log of the noise variance. Wider than log-normal(-4, 1), which never lets a
@@ -65,17 +65,18 @@ def fit(
     known_noise: FloatArray | None = None,
     begin: Sequence[Hyperparameters] | None = None,
     noise: tuple[float, float] = NOISE,
+    kernel: str = "matern52",
     steps: int = 40,
 ) -> Fit:
     """The maximum a posteriori over all starts.
 
     `x` (n, p) are features, `y` (n,) standardised outcomes, `owner` (p,) the parameter of each feature,
     `known_noise` (n,) the part of each observation's noise variance that is known, `noise` the prior of
-    the rest: (location, spread) of its logarithm.
+    the rest: (location, spread) of its logarithm. `kernel` is one of `kernel.KERNELS`.
     """
     dimension = int(owner.max()) + 1
     known = np.zeros(len(y)) if known_noise is None else known_noise
-    density = _Density(x, y, owner, known, noise)
+    density = _Density(x, y, owner, known, noise, KERNELS[kernel])
     best: tuple[float, FloatArray] | None = None
     bounds = [LENGTHSCALES] * dimension + [SIGNALS, NOISES]
     lows, highs = np.array(bounds).T
@@ -95,7 +96,7 @@ def fit(
     value, theta = best
     mean = density.mean(theta)
     scales = np.exp(theta)
-    parameters = Hyperparameters(scales[:dimension], float(scales[-2]), float(scales[-1]), mean)
+    parameters = Hyperparameters(scales[:dimension], float(scales[-2]), float(scales[-1]), mean, kernel)
     return Fit(parameters, -value)
 
 
@@ -109,8 +110,10 @@ class _Density:
         owner: IntArray,
         known_noise: FloatArray,
         noise: tuple[float, float],
+        kernel: Kernel,
     ) -> None:
         self.x, self.y, self.owner, self.known_noise = x, y, owner, known_noise
+        self.kernel = kernel
         self.dimension = int(owner.max()) + 1
         location = _lengthscale_location(self.dimension)
         self.location = np.array([*[location] * self.dimension, SIGNAL[0], noise[0]])
@@ -121,14 +124,7 @@ class _Density:
         scales = np.exp(theta)
         lengthscale, signal, noise = scales[: self.dimension], scales[-2], scales[-1]
         x = self.x / lengthscale[self.owner]
-        r = np.sqrt(5.0) * distances(x, x)
-        decay = np.exp(-r)
-        slope = r + 1.0
-        slope *= decay  # (1 + sqrt5 r) exp(-sqrt5 r)
-        correlation = r * r
-        correlation *= decay
-        correlation *= 1.0 / 3.0
-        correlation += slope
+        correlation, slope = self.kernel(distances(x, x))
         covariance = signal * correlation
         covariance[np.diag_indices(n)] = signal * (1.0 + JITTER) + noise + self.known_noise
         factor, info = lapack.dpotrf(covariance.T, lower=1, overwrite_a=1, clean=0)
@@ -155,7 +151,7 @@ class _Density:
         gradient[-2] = signal * float(np.vdot(by_covariance, correlation))
         gradient[-1] = noise * float(trace.sum())
         by_covariance *= slope
-        by_covariance *= signal * (5.0 / 3.0)
+        by_covariance *= signal
         # sum_ij W_ij (x_i - x_j)^2 = 2 (sum_i w_i x_i^2 - x^T W x), feature by feature
         by_feature = 2.0 * (by_covariance.sum(axis=1) @ (x * x) - np.einsum("ij,ij->j", x, by_covariance @ x))
         gradient[: self.dimension] = np.bincount(self.owner, by_feature, self.dimension)
@@ -169,8 +165,7 @@ class _Density:
         """The constant mean by generalised least squares."""
         scales = np.exp(theta)
         x = self.x / scales[: self.dimension][self.owner]
-        r = np.sqrt(5.0) * distances(x, x)
-        covariance = scales[-2] * (1.0 + r + r * r / 3.0) * np.exp(-r)
+        covariance = scales[-2] * self.kernel(distances(x, x))[0]
         covariance[np.diag_indices(len(self.y))] += scales[-2] * JITTER + scales[-1] + self.known_noise
         ones = np.ones(len(self.y))
         solved = np.linalg.solve(covariance, np.stack([self.y, ones], axis=1))

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from fractopt.space import FloatArray
-from fractopt.surrogate.kernel import distances, matern, matern_slope
+from fractopt.surrogate.kernel import KERNELS, distances
 
 # Added to the diagonal, as a share of the signal variance: what rounding may take from it when two
 # points are 1e-12 apart and the noise is at its floor.
@@ -23,12 +23,17 @@ JITTER = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class Hyperparameters:
-    """`lengthscale` (d,) in units of the cube, `signal` and `noise` variances, constant `mean`."""
+    """`lengthscale` (d,) in units of the cube, `signal` and `noise` variances, constant `mean`, `kernel`."""
 
     lengthscale: FloatArray
     signal: float
     noise: float
     mean: float
+    kernel: str = "matern52"
+
+    def covariance(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Prior covariance (n, m) of the points `a` (n, p) and `b` (m, p), in length scales."""
+        return self.signal * KERNELS[self.kernel](distances(a, b))[0]
 
 
 class Posterior:
@@ -38,7 +43,7 @@ class Posterior:
     """
 
     def __init__(self, parameters: Hyperparameters, x: FloatArray, y: FloatArray, noise: FloatArray) -> None:
-        covariance = parameters.signal * matern(distances(x, x))
+        covariance = parameters.covariance(x, x)
         covariance[np.diag_indices_from(covariance)] = parameters.signal * (1.0 + JITTER) + noise
         self._set(parameters, x, y, noise, np.asarray(np.linalg.cholesky(covariance), np.float64))
 
@@ -64,7 +69,7 @@ class Posterior:
         n, k = len(self.y), len(y)
         cross = self.half_solved(x)  # (n, k)
         signal = self.parameters.signal
-        corner = signal * matern(distances(x, x))
+        corner = self.parameters.covariance(x, x)
         corner[np.diag_indices_from(corner)] = signal * (1.0 + JITTER) + noise
         corner -= cross.T @ cross
         factor = np.zeros((n + k, n + k))
@@ -103,7 +108,7 @@ class Posterior:
     def covariance(self, points: FloatArray) -> FloatArray:
         """Prior covariance (n, m) of the observed points with `points` (m, p)."""
         # Made transposed: LAPACK then reads its columns in place.
-        return (self.parameters.signal * matern(distances(points, self.x))).T
+        return self.parameters.covariance(points, self.x).T
 
     def predict(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean (m,) and variance (m,) of the noise-free process at `points` (m, p)."""
@@ -118,17 +123,18 @@ class Posterior:
         covariance = self.covariance(points)
         half = _solve(self.factor, covariance)
         mean = self.parameters.mean + covariance.T @ self.weights
-        prior = self.parameters.signal * matern(distances(points, points))
+        prior = self.parameters.covariance(points, points)
         return mean, prior - half.T @ half
 
     def gradient(self, points: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Mean (m,), variance (m,), and their gradients (m, p) by the scaled coordinates of `points`."""
         r = distances(points, self.x).T
-        covariance = self.parameters.signal * matern(r)
+        correlation, slope = KERNELS[self.parameters.kernel](r)
+        covariance = self.parameters.signal * correlation
         half = _solve(self.factor, covariance)
         mean = self.parameters.mean + covariance.T @ self.weights
         variance = self._positive(self.parameters.signal - np.einsum("ij,ij->j", half, half))
-        slope = self.parameters.signal * matern_slope(r)  # dk / dx = -slope (point - x)
+        slope = self.parameters.signal * slope  # dk / dx = -slope (point - x)
         by_mean = slope * self.weights[:, np.newaxis]
         by_variance = slope * _solve(self.factor, half, transposed=True)
         mean_gradient = by_mean.T @ self.x - by_mean.sum(axis=0)[:, np.newaxis] * points

@@ -1,22 +1,30 @@
-"""The Matern-5/2 covariance with one length scale a parameter (Rasmussen and Williams 2006, eq. 4.17).
+"""The covariance functions, each with one length scale a parameter (Rasmussen and Williams 2006, chapter 4).
 
-With r the distance in length scales, k(r) = (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r), and
+With r the distance in length scales:
 
-    dk / d log l_i = 5/3 (1 + sqrt(5) r) exp(-sqrt(5) r) (x_i - x'_i)^2 / l_i^2.
+    matern52   k(r) = (1 + sqrt(5) r + 5/3 r^2) exp(-sqrt(5) r)     eq. 4.17: twice differentiable
+    rbf        k(r) = exp(-r^2 / 2)                                 eq. 4.9: smooth
 
-Distances come from one matrix product. That loses half of the digits of tiny ones, which this kernel,
-smooth at zero, does not see: an error of 1e-16 in r^2 is one of 1e-16 in k.
+and g with dk / d log l_i = g(r) (x_i - x'_i)^2 / l_i^2, dk / dx_i = -g(r) (x_i - x'_i) / l_i^2.
+
+Distances come from one matrix product. That loses half of the digits of tiny ones, which these kernels,
+flat at zero, do not see: an error of 1e-16 in r^2 is one of 1e-16 in k.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
 from fractopt.space import FloatArray
 
 SQRT5 = math.sqrt(5.0)
+
+# Distances of any shape -> (k, g) of that shape.
+Kernel: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
 
 def distances(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -29,20 +37,24 @@ def distances(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.sqrt(squared, out=squared)
 
 
-def matern(r: FloatArray) -> FloatArray:
-    """The correlation at distances `r`, of any shape."""
+def matern52(r: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """k and g of the Matern-5/2 kernel at distances `r`."""
     scaled = SQRT5 * r
-    value = scaled * (1.0 / 3.0)
-    value += 1.0
-    value *= scaled
-    value += 1.0
-    value *= np.exp(-scaled)
-    return np.asarray(value)
+    decay = np.exp(-scaled)
+    slope = scaled + 1.0
+    slope *= decay
+    correlation = scaled * scaled
+    correlation *= decay
+    correlation *= 1.0 / 3.0
+    correlation += slope
+    slope *= 5.0 / 3.0
+    return correlation, slope
 
 
-def matern_slope(r: FloatArray) -> FloatArray:
-    """g with dk / d log l_i = g(r) (x_i - x'_i)^2 / l_i^2, and dk / dx_i = -g(r) (x_i - x'_i) / l_i^2."""
-    scaled = SQRT5 * r
-    value = (5.0 / 3.0) * (1.0 + scaled)
-    value *= np.exp(-scaled)
-    return np.asarray(value)
+def rbf(r: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """k and g of the squared exponential kernel at distances `r`: one array, twice."""
+    correlation = np.exp(-0.5 * r * r)
+    return correlation, correlation
+
+
+KERNELS: dict[str, Kernel] = {"matern52": matern52, "rbf": rbf}

@@ -10,6 +10,7 @@ from fractopt.space import FloatArray, Space
 from fractopt.surrogate.features import Features
 from fractopt.surrogate.fit import NOISE, fit, starts
 from fractopt.surrogate.gp import Hyperparameters, Posterior
+from fractopt.surrogate.kernel import KERNELS
 from fractopt.surrogate.transform import WARPS, Transform, learn
 
 # A fit costs O(n^3) a step: beyond that many observations it sees the best half and an even choice of
@@ -33,13 +34,14 @@ def choose(
     *,
     previous: Choice | None = None,
     warps: tuple[str, ...] = WARPS,
+    kernels: tuple[str, ...] = tuple(KERNELS),
     noise: tuple[float, float] = NOISE,
 ) -> Choice:
     """Fit to losses (n,), +inf for none, at the points `unit` (n, d) with standard errors `stderr` (n,).
 
-    The warp is the one of `warps` under which the losses themselves are likeliest. `previous` is
-    where the search for hyperparameters begins, beside its usual starts, `noise` the prior of the noise
-    variance as in `fit`.
+    The warp is the one of `warps` under which the losses themselves are likeliest with the first of the
+    `kernels`, the kernel then the likeliest with that warp. `previous` is where the search for
+    hyperparameters begins, beside its usual start, `noise` the prior of the noise variance as in `fit`.
     """
     if len(loss) > MOST_FITTED:
         order = np.argsort(loss, kind="stable")
@@ -49,26 +51,22 @@ def choose(
         unit, loss, stderr = unit[some], loss[some], stderr[some]
     x = features(unit)
     finite = np.isfinite(loss)
-    best: tuple[float, Choice] | None = None
-    for warp in warps:
-        transform = learn(loss, warp)
-        if transform is None:
-            continue
-        begin = starts(features.dimension)[:1]
-        if previous is not None:
-            begin = (
-                [previous.parameters]
-                if warp == previous.transform.warp and len(warps) == 1
-                else [previous.parameters, *begin]
-            )
+
+    def fitted(transform: Transform, kernel: str) -> tuple[float, Choice]:
+        begin = [] if previous is None else [previous.parameters]
+        if len(warps) > 1 or not begin:
+            begin += starts(features.dimension)[:1]
         outcome = transform(loss)
         known = outcome_variance(transform, loss, stderr)
-        found = fit(x, outcome, features.owner, known_noise=known, begin=begin, noise=noise)
+        found = fit(x, outcome, features.owner, known_noise=known, begin=begin, noise=noise, kernel=kernel)
         density = found.density + float(transform.log_derivative(loss[finite]).sum())
-        if best is None or density > best[0]:
-            best = (density, Choice(transform, found.parameters))
-    assert best is not None  # the identity always applies
-    return best[1]
+        return density, Choice(transform, found.parameters)
+
+    transforms = [transform for warp in warps if (transform := learn(loss, warp)) is not None]
+    by_warp = [fitted(transform, kernels[0]) for transform in transforms]
+    best = max(by_warp, key=lambda rated: rated[0])  # of equal ones the first
+    by_kernel = [fitted(best[1].transform, kernel) for kernel in kernels[1:]]
+    return max([best, *by_kernel], key=lambda rated: rated[0])[1]
 
 
 def outcome_variance(transform: Transform, loss: FloatArray, stderr: FloatArray) -> FloatArray:

@@ -22,10 +22,11 @@ class Draw:
 
     def __init__(self, posterior: Posterior, rng: np.random.Generator) -> None:
         n, p = posterior.x.shape
-        # The spectral density of Matern-5/2 is Student's t with 5 degrees of freedom (Rasmussen and
-        # Williams 2006, eq. 4.15): a normal divided by the root of a chi-squared over its degrees.
-        heavy = np.sqrt(5.0 / rng.chisquare(5.0, size=FEATURES))
-        self._frequency = rng.standard_normal((p, FEATURES)) * heavy
+        self._frequency = rng.standard_normal((p, FEATURES))
+        if posterior.parameters.kernel == "matern52":
+            # Its spectral density is Student's t with 5 degrees of freedom (Rasmussen and Williams 2006,
+            # eq. 4.15): a normal divided by the root of a chi-squared over its degrees.
+            self._frequency *= np.sqrt(5.0 / rng.chisquare(5.0, size=FEATURES))
         self._phase = rng.uniform(0.0, 2.0 * np.pi, FEATURES)
         signal = posterior.parameters.signal
         self._amplitude = rng.standard_normal(FEATURES) * np.sqrt(2.0 * signal / FEATURES)
