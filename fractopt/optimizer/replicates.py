@@ -14,11 +14,12 @@ and the last part of the budget repeats the leading ones. Of these replicates
 * the second half (`Kind.CONFIRM`) takes part in no choice at all, neither here nor in the optimizer. Its
   mean for the configuration that is recommended is therefore an unbiased value of it. While results that
   may still change the choice are outstanding it is dealt evenly to the candidates, nobody waits; after
-  that it all goes to the leader.
+  that it all goes to the leader. Only a configuration that has such a value is recommended, unless
+  another one is better beyond doubt.
 
-An evaluation without a value: a diverged one counts as the worst value seen, for a seed with which a
-configuration diverges speaks against it; a failure of the machine (failed, timeout, out of memory) says
-nothing about the configuration and is left out. Neither is repeated.
+An evaluation without a value: a configuration that diverges with one of the seeds of the choice is out of
+it, as long as there is another, and the model sees the worst value so far there; a failure of the machine
+(failed, timeout, out of memory) says nothing about the configuration and is left out. Neither is repeated.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ CANDIDATES = 2  # configurations that are replicated, unless somebody says other
 # objective that is known to be noisy: a fit of few losses would otherwise explain any noise away by
 # short length scales, and the best posterior mean would be the best observed value again.
 NOISE = (-2.0, 1.5)
+
+# Standard deviations, those of two posterior means together, from which on one is better beyond doubt.
+DOUBT = 2.0
 
 # The model is given this many evaluations at most: the better half of what is known, and an even choice
 # of the others. Only what it is given can be recommended.
@@ -71,7 +75,8 @@ Evaluations: TypeAlias = Sequence[tuple[Configuration, Outcome]]
 class Standing:
     """What the evaluations that may take part in the choice say of configuration `id`.
 
-    Posterior `mean` and standard deviation `sd` of its noise-free loss.
+    Posterior `mean` and standard deviation `sd` of its noise-free loss. Where the model sees the losses
+    through a logarithm or another such map, the mean is the one there, mapped back: a median here.
     """
 
     id: int
@@ -140,17 +145,18 @@ def standings(
     own = np.array([not row.kind.is_replicate for row, _ in rows], dtype=bool) & np.isfinite(loss)
     if not own.any():
         return []
-    if deterministic:
-        found = [Standing(row.id, float(x), 0.0) for (row, _), x, o in zip(rows, loss, own, strict=True) if o]
-        return sorted(found, key=lambda standing: (standing.mean, standing.id))
     some = _some(loss)
-    unit = np.array([rows[i][0].unit for i in some], dtype=np.float64)
-    model = _model(space, unit, loss[some])
     mine = own[some]
-    mean, sd = model.predict(unit[mine])
+    if deterministic:
+        mean, sd = loss[some][mine], np.zeros(mine.sum())
+    else:
+        unit = np.array([rows[i][0].unit for i in some], dtype=np.float64)
+        mean, sd = _model(space, unit, loss[some]).predict(unit[mine])
     ids = [rows[i][0].id for i in some[mine]]
     found = [Standing(*row) for row in zip(ids, mean.tolist(), sd.tolist(), strict=True)]
-    return sorted(found, key=lambda standing: (standing.mean, standing.id))
+    found.sort(key=lambda standing: (standing.mean, standing.id))
+    unsteady = {row.of for row, o in rows if row.kind.is_replicate and o.status is Status.DIVERGED}
+    return [standing for standing in found if standing.id not in unsteady] or found
 
 
 def _some(loss: FloatArray) -> IntArray:
@@ -243,7 +249,7 @@ def replicate_values(evaluations: Evaluations) -> list[tuple[int, float]]:
 
 @dataclass(frozen=True)
 class Recommended:
-    """The configuration of the best posterior mean, and what may be said of it.
+    """The configuration of the best posterior mean, as above, and what may be said of it.
 
     Trial `id` with `params`; posterior `mean` and standard deviation `sd` of its value. `value` is the
     mean of its `confirmations` replicates that took no part in any choice, with the standard error
@@ -268,7 +274,14 @@ def recommend(
 ) -> Recommended | None:
     """The recommendation among `evaluations`, None where no configuration has a value."""
     ranking = standings(space, sign, evaluations, deterministic=deterministic)
-    return account(ranking[0], sign, evaluations) if ranking else None
+    if not ranking:
+        return None
+    # That a configuration was confirmed decides here, but not how well: its value stays out of the choice.
+    confirmed = {row.of for row, o in evaluations if row.kind is Kind.CONFIRM and o.has_value}
+    best = ranking[0]
+    known = next((standing for standing in ranking if standing.id in confirmed), best)
+    doubt = known.mean - best.mean <= DOUBT * math.hypot(known.sd, best.sd)
+    return account(known if doubt else best, sign, evaluations)
 
 
 def account(standing: Standing, sign: float, evaluations: Evaluations) -> Recommended:

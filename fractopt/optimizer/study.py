@@ -19,6 +19,7 @@ from fractopt.optimizer.evaluated import Evaluated
 from fractopt.optimizer.replicates import (
     CANDIDATES,
     Recommended,
+    Standing,
     next_replicate,
     recommend,
     replicate_count,
@@ -96,6 +97,7 @@ class Study:
         self._searched = 0  # trials of the search, repeated points not counted
         self._replicated: list[Trial] = []  # all replicates, and how many of them before the plan
         self._replicated_before = 0
+        self._ranking: tuple[int, list[Standing]] | None = None  # after so many results
         self._trials: dict[int, Trial] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._running: dict[int, Trial] = {}
@@ -207,6 +209,7 @@ class Study:
     def recommend(self) -> Recommended:
         """The told configuration of the best posterior mean: on noise, never just the luckiest.
 
+        Where replicates were kept out of the choice, one that has some; see `optimizer.replicates`.
         Raises ValueError while no trial has a value.
         """
         told = [(e.trial, e.outcome) for e in self.evaluations]
@@ -260,8 +263,11 @@ class Study:
         told = sum(not self._trials[number].kind.is_replicate for number in self._outcomes)
         if told <= sum(not kind.is_replicate for kind in kinds):
             return None
-        known = [(e.trial, e.outcome) for e in self.evaluations]
-        ranking = standings(self.space, self._sign, known, deterministic=self.deterministic)
+        if self._ranking is None or self._ranking[0] != self.told:  # several workers may be free at once
+            known = [(e.trial, e.outcome) for e in self.evaluations]
+            found = standings(self.space, self._sign, known, deterministic=self.deterministic)
+            self._ranking = (self.told, found)
+        _, ranking = self._ranking
         if not ranking:
             return None if self._running else Stopped("no configuration has a value: none to replicate")
         kind, number = next_replicate(
