@@ -485,6 +485,47 @@ def test_best_show_and_export_give_data_on_stdout(finished: Path, invoke: Callab
         assert record["stderr"] is None
 
 
+def test_a_run_with_replicates_reports_the_mean_of_those_that_chose_nothing(
+    tmp_path: Path, invoke: Callable[..., Result]
+) -> None:
+    path = write(tmp_path, budget=14)
+    options = ["--set", "run.replicates=4", "--set", "objective.noise=5"]
+    checked = invoke("check", path, *options)
+    assert "replicates the last 4 evaluations repeat the best 2 configurations, each with a" in checked.stdout
+    assert checked.stderr == ""
+    exact = invoke("check", path, *options[:2])
+    assert exact.stderr.startswith("warning    run.replicates: this objective has no noise, so a replicate")
+
+    done = fractopt(tmp_path, "run", "c.toml", "--workers", "2", *options)
+    assert done.returncode == 0, done.stderr
+    assert "the last 4 evaluations repeat the best 2 configurations" in done.stderr
+    history = load(tmp_path / "runs" / "c")
+    report = json.loads(invoke("best", tmp_path / "runs" / "c", "--json").stdout)
+    number = report["recommended"]["trial"]
+    values = [row.value for row in history.confirmations(number)]
+    assert values
+    assert report["recommended"]["value"] == sum(values) / len(values)
+    assert report["recommended"]["params"] == history.rows[number].params
+    assert not history.rows[report["best"]["trial"]].kind.is_replicate
+    assert done.stdout.startswith(
+        f"recommended      trial {number}: value {sum(values) / len(values):.6g} ± "
+    )
+    assert "took no part in the choice\n" in done.stdout
+    assert "; 4 of them replicates\n" in done.stdout
+    assert invoke("best", tmp_path / "runs" / "c").stdout == done.stdout
+    assert json.loads(invoke("status", tmp_path / "runs" / "c", "--json").stdout)["replicates"] == 4
+
+
+def test_a_stopped_run_recommends_when_it_is_asked(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    write(tmp_path, budget=9, sleep=0.3)
+    done = fractopt(tmp_path, "run", "c.toml", "--set", "run.walltime=2", "--set", "objective.noise=5")
+    assert done.returncode == 75, done.stderr
+    assert done.stdout.startswith("best observed    trial ")
+    directory = tmp_path / "runs" / "c"
+    assert json.loads(invoke("status", directory, "--json").stdout)["recommended"] is None
+    assert invoke("best", directory).stdout.startswith("recommended      trial ")
+
+
 def test_an_archive_by_itself_is_read_as_well(
     finished: Path, tmp_path: Path, invoke: Callable[..., Result]
 ) -> None:

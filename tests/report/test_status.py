@@ -13,7 +13,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from histories import failure, manifest, records, value
+from histories import Step, failure, manifest, records, value
 
 from fractopt.archive.store import Archive
 from fractopt.parallel.crew import Crew
@@ -22,7 +22,7 @@ from fractopt.report.status import STALE_S, duration, status, status_lines
 from fractopt.trial import Kind, Outcome, Status
 
 
-def archive(directory: Path, outcomes: Sequence[tuple[Kind, Outcome | None]], **more: Any) -> Archive:
+def archive(directory: Path, outcomes: Sequence[Step], **more: Any) -> Archive:
     """A run that goes on, with these evaluations."""
     run = Archive.create(directory, manifest(**more), "", {})
     for record in records(outcomes)[1:]:
@@ -112,6 +112,47 @@ def test_a_warning_where_20_evaluations_do_not_beat_the_untuned_model(
     archive(tmp_path / "r", outcomes, direction=direction).abandon()
     (warning,) = status(tmp_path / "r")["warnings"] or [""]
     assert warning.startswith("after 20 evaluations nothing beats the untuned model") == warned
+
+
+def test_the_phase_is_that_of_the_last_trial(tmp_path: Path) -> None:
+    steps: list[Any] = [(Kind.BASE, value(0.3)), *search(0.5, 0.6), (Kind.REPLICATE, None, 2)]
+    for count, phase in ((0, "none"), (1, "anchors"), (2, "search"), (4, "replicates")):
+        archive(tmp_path / str(count), steps[:count]).abandon()
+        assert status(tmp_path / str(count))["phase"] == phase
+    run = archive(tmp_path / "r", steps)
+    run.note({"record": "tested", "trial": 2, "outcome": {}})
+    run.commit()
+    run.abandon()
+    assert status(tmp_path / "r")["phase"] == "tests"
+
+
+@pytest.mark.parametrize(
+    ("replicates", "sd", "line"),
+    [
+        ([], 0.1, "recommended trial 1: task/acc 0.625 (posterior mean)"),
+        ([], 0.0, "recommended trial 1: task/acc 0.625 (without noise)"),
+        (
+            [(Kind.CONFIRM, value(0.5), 1), (Kind.CONFIRM, value(0.25), 1)],
+            0.1,
+            "recommended trial 1: task/acc 0.375 (mean of replicates kept out of the choice)",
+        ),
+    ],
+)
+def test_what_is_recommended_and_what_its_value_is(
+    tmp_path: Path, replicates: list[Any], sd: float, line: str
+) -> None:
+    run = archive(tmp_path / "r", [*search(0.5, 0.75), *replicates])
+    assert status(tmp_path / "r")["recommended"] is None
+    run.note({"record": "recommended", "trial": 1, "mean": 0.625, "sd": sd, "time": 0.0})
+    run.close(complete=True, reason="")
+    report = status(tmp_path / "r")
+    among = ", 2 of them replicates" if replicates else ""
+    assert list(status_lines(report))[1:4] == [
+        f"{2 + len(replicates)} of 20 evaluations ({2 + len(replicates)} ok){among}",
+        line,
+        "best observed task/acc 0.75 (trial 1)",
+    ]
+    assert report["recommended"]["trial"] == report["best"]["trial"] == 1
 
 
 def test_durations_for_people() -> None:
