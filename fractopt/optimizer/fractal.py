@@ -44,7 +44,7 @@ class FractalSettings:
 
     `initial` results before the first decision from the model (0: dimension + 3). `candidates` is how
     many points of leaves each decision looks at. A leaf is split when it holds more than `leaf_points`
-    told points (0: 2 in a box, twice the dimension in a ball).
+    told points (0: 1 in a box, the dimension in a ball).
     """
 
     geometry: Literal["boxes", "spheres"] = "boxes"

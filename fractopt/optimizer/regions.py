@@ -57,7 +57,7 @@ class Boxes:
     it. Equal sides: the lowest axis. A box that holds a single value of every parameter is not split.
     """
 
-    most = 2
+    most = 1
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -103,7 +103,7 @@ class Balls:
     def __init__(self, space: Space) -> None:
         d = space.dimension
         self.dimension = d
-        self.most = 2 * d  # one for each child
+        self.most = d
         self._centre = np.full((1, d), 0.5)
         self._radius = np.array([0.5])
         self._depth = np.array([0], np.int64)
