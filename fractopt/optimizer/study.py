@@ -44,8 +44,8 @@ class Study:
     parameters: the untuned model) and "default" (the values `default`, which must lie in the space).
     The last `replicates` of the budget (a count, or below 1 a share of it) repeat the best
     configurations, of which `candidates` are compared at a time. `deterministic` says that a
-    configuration always has the same value. `record` receives every event before it takes effect;
-    `fold` takes recorded events back.
+    configuration always has the same value: then the best observed is the one to recommend. `record`
+    receives every event before it takes effect; `fold` takes recorded events back.
 
     Raises ValueError for an unknown optimizer, a wrong setting, or a space it cannot search.
     """
