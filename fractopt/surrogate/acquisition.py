@@ -21,7 +21,7 @@ _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 def log_h(z: FloatArray) -> FloatArray:
     """log(phi(z) + z Phi(z)): the log of EI for an incumbent z deviations above the mean, deviation 1.
 
-    Relative error below 1e-12 for z in [-1e8, 1e8]. Ament et al. (2023), eq. 9.
+    Error below 1e-12, relative or absolute, for z in [-1e8, 1e8]. Ament et al. (2023), eq. 9.
     """
     z = np.asarray(z, dtype=np.float64)
     low = np.minimum(z, -1.0)
@@ -29,10 +29,10 @@ def log_h(z: FloatArray) -> FloatArray:
     near = np.log(np.exp(-0.5 * high * high - _LOG_ROOT_2PI) + high * ndtr(high))
     # h(z) = phi(z) (1 - |z| Phi(z) / phi(z)), and Phi / phi is the scaled complementary error function.
     ratio = np.log(erfcx(-low / math.sqrt(2.0)) * -low) + 0.5 * math.log(0.5 * math.pi)
-    # Where |z| Phi / phi is 1 to rounding, its distance from 1 is 1 / z^2 to rounding.
-    small = -1.0 / (low * low)
+    # Where |z| Phi / phi is 1 to half of its digits, it is 1 - 1 / z^2 + 3 / z^4 to rounding.
+    small = np.log1p((3.0 / (low * low) - 1.0) / (low * low))
     far = -0.5 * low * low - _LOG_ROOT_2PI + np.log(-np.expm1(np.where(low < -1e3, small, ratio)))
-    return np.where(z > -1.0, near, far)
+    return np.asarray(np.where(z > -1.0, near, far))
 
 
 def log_ei(mean: FloatArray, deviation: FloatArray, best: float) -> FloatArray:

@@ -43,4 +43,11 @@ def climb(
     found = minimize(negative, begin, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     climbed = unit.copy()
     climbed[:, columns] = np.clip(found.x, bounds[:, 0], bounds[:, 1]).reshape(len(unit), -1)
-    return climbed
+    # The sum may rise where one of its terms falls: that climb is given up.
+    before, after = (log_ei(*_moments(model, points), best) for points in (unit, climbed))
+    return np.where((after >= before)[:, np.newaxis], climbed, unit)
+
+
+def _moments(model: Model, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
+    mean, variance = model.posterior.predict(model.scaled(unit))
+    return mean, np.sqrt(variance)

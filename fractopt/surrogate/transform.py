@@ -5,13 +5,14 @@
 Which warp is chosen by the model's own marginal likelihood, with the map's derivative counted. The bad
 tail, all above the median, grows like a logarithm: with m the median and w the distance from the median
 to the best, t > m becomes m + w ln(1 + (t - m) / w). So a diverged run does not set the scale, and no
-order is lost. A loss of +inf (an evaluation without value) is as bad as the worst one seen.
+order is lost, up to a distance of 1e50 scales. A loss of +inf (an evaluation without value) is as bad as
+the worst one seen.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -20,6 +21,11 @@ from scipy.special import boxcox, inv_boxcox
 from fractopt.space import FloatArray
 
 WARPS = ("identity", "log", "yeo-johnson")
+
+# Objectives do return the largest number there is for what must not be. Losses beyond LARGEST count as it,
+# and beyond FARTHEST, in scales, all is equally far: the squared cube of that is finite still.
+LARGEST, FARTHEST = 1e300, 1e50
+LEAST = 1e-300  # what a loss that is not positive counts as under a logarithm
 
 
 @dataclass(frozen=True)
@@ -49,23 +55,27 @@ class Transform:
         return outcome
 
     def inverse(self, outcome: FloatArray) -> FloatArray:
-        """The losses (n,) of outcomes (n,); the inverse of a call, up to rounding, for finite losses."""
+        """The losses (n,) of outcomes (n,); the inverse of a call, up to rounding, for finite losses.
+
+        Far above all that was seen there may be no loss but +inf.
+        """
         t = outcome * self.deviation + self.mean
         above = np.minimum((t - self.knee) / self.width, 700.0)
-        t = np.where(t > self.knee, self.knee + self.width * np.expm1(above), t)
-        if self.warp == "log":
-            return np.asarray(np.exp(np.minimum(t, 700.0)))
-        if self.warp == "yeo-johnson":
-            t = _yeo_johnson_inverse(t, self.power)
-        return self.centre + self.scale * t
+        with np.errstate(over="ignore"):
+            t = np.where(t > self.knee, self.knee + self.width * np.expm1(above), t)
+            if self.warp == "log":
+                return np.asarray(np.exp(np.minimum(t, 700.0)))
+            if self.warp == "yeo-johnson":
+                t = _yeo_johnson_inverse(t, self.power)
+            return self.centre + self.scale * t
 
     def log_derivative(self, loss: FloatArray) -> FloatArray:
         """The log of the map's derivative at finite losses (n,)."""
         t = self._warped(loss)
         if self.warp == "log":
-            warp = -np.log(loss)
+            warp = -np.log(np.maximum(loss, LEAST))
         elif self.warp == "yeo-johnson":
-            z = (loss - self.centre) / self.scale
+            z = self._standard(loss)
             warp = (self.power - 1.0) * np.sign(z) * np.log1p(np.abs(z)) - math.log(self.scale)
         else:
             warp = np.full(len(loss), -math.log(self.scale))
@@ -74,10 +84,15 @@ class Transform:
 
     def _warped(self, loss: FloatArray) -> FloatArray:
         if self.warp == "log":
-            # A loss that is not positive came after the fit; it is as good as the least number.
-            return np.log(np.maximum(loss, 1e-300))
-        standard = (loss - self.centre) / self.scale
+            # A loss that is not positive came after the fit.
+            return np.log(np.maximum(loss, LEAST))
+        standard = self._standard(loss)
         return _yeo_johnson(standard, self.power) if self.warp == "yeo-johnson" else standard
+
+    def _standard(self, loss: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore"):
+            z = (np.clip(loss, -LARGEST, LARGEST) - self.centre) / self.scale
+        return np.clip(z, -FARTHEST, FARTHEST)
 
     def _compressed(self, t: FloatArray) -> FloatArray:
         above = np.maximum(t - self.knee, 0.0)
@@ -90,27 +105,28 @@ def learn(loss: FloatArray, warp: str) -> Transform | None:
     `log` needs positive losses. Losses that are all equal, or none finite, give a map that is defined
     and of no consequence.
     """
-    finite = loss[np.isfinite(loss)]
+    finite = np.clip(loss[np.isfinite(loss)], -LARGEST, LARGEST)
     if len(finite) == 0:
         finite = np.zeros(1)
     if warp == "log" and finite.min() <= 0.0:
         return None
-    centre, scale, power = 0.0, 1.0, 1.0
+    centre, scale = 0.0, 1.0
     if warp != "log":
         centre = float(np.median(finite))
         # The lower half sets the scale: the upper one may hold any number of diverged runs.
         scale = _positive(centre - float(finite.min()), centre)
+    raw = Transform(warp, centre, scale, 1.0, math.inf, 1.0, 0.0, 1.0, 0.0)
     if warp == "yeo-johnson":
-        power = _likely_power((finite - centre) / scale)
-    raw = Transform(warp, centre, scale, power, math.inf, 1.0, 0.0, 1.0, 0.0)
+        raw = replace(raw, power=_likely_power(raw._standard(finite)))
     t = raw._warped(finite)
     knee = float(np.median(t))
     width = _positive(knee - float(t.min()), knee)
-    compressed = Transform(warp, centre, scale, power, knee, width, 0.0, 1.0, 0.0)._compressed(t)
+    knotted = replace(raw, knee=knee, width=width)
+    compressed = knotted._compressed(t)
     mean = float(compressed.mean())
     deviation = _positive(float(compressed.std()), mean)
     worst = (float(compressed.max()) - mean) / deviation
-    return Transform(warp, centre, scale, power, knee, width, mean, deviation, worst)
+    return replace(knotted, mean=mean, deviation=deviation, worst=worst)
 
 
 def _positive(spread: float, level: float) -> float:
