@@ -138,7 +138,7 @@ OF_PLAIN = {
     "run.walltime=-3": f"run.walltime: {DURATION} or 'auto', got -3",
     "run=3": "run: expected a table, got 3",
     "optimizer.name=sooo": "optimizer.name: unknown optimizer 'sooo'; did you mean 'soo'? Expected one of ",
-    "optimizer.name=nothing": "optimizer.name: unknown optimizer 'nothing'. Expected one of direct, ",
+    "optimizer.name=nothing": "optimizer.name: unknown optimizer 'nothing'. Expected one of bamsoo, ",
     "optimizer.name=3": "optimizer.name: expected text in quotes, got 3",
     "optimizer.settings.childen=3": "optimizer.settings.childen: unknown key; did you mean 'children'? Exp",
     "optimizer.settings.children=1": "optimizer.settings.children: expected 2 to 1024, got 1",
@@ -191,7 +191,7 @@ OF_PLAIN = {
     "output.keep_adapters=3": "output: unknown key; expected one of schema, run, optimizer, space, objecti",
 }
 OF_LORA = {
-    "optimizer.name=fractal": "optimizer.name: unknown optimizer 'fractal'. Expected one of",
+    "optimizer.name=fractl": "optimizer.name: unknown optimizer 'fractl'; did you mean 'fractal'?",
     "objective.metric=hellaswag": "objective.metric: expected 'task/acc' or 'task/acc_norm' (for example",
     "objective.model.path=/x": "objective.model: expected either name or path, got both",
     "objective.model={}": "objective.model: expected either name or path, got neither",
