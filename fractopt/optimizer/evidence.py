@@ -78,10 +78,20 @@ class Evidence:
 
     @property
     def fit_is_due(self) -> bool:
-        """Whether the hyperparameters are older than n / 20 outcomes, or there are none yet."""
+        """Whether the hyperparameters are older than n / 20 outcomes, there are none, or they have no use.
+
+        A model of logarithms has none where a loss came that is not positive.
+        """
         if not self.has_value:
             return False
-        return self.choice is None or self._n - self._fitted >= max(1, self._n // REFIT)
+        if self.choice is None or self._n - self._fitted >= max(1, self._n // REFIT):
+            return True
+        return self._has_no_logarithm
+
+    @property
+    def _has_no_logarithm(self) -> bool:
+        chosen = self.choice is not None and self.choice.transform.warp == "log"
+        return chosen and float(self.loss.min()) <= 0.0
 
     def fit(self) -> Fitted:
         """The event of a fit to all outcomes; changes nothing."""
@@ -90,8 +100,8 @@ class Evidence:
         kernels = tuple(KERNELS)
         if self.choice is not None and not again:
             warps, kernels = (self.choice.transform.warp,), (self.choice.parameters.kernel,)
-        if warps == ("log",) and float(self.loss.min()) <= 0.0:
-            warps = WARPS  # a loss that is not positive came since
+        if self._has_no_logarithm:
+            warps = WARPS
         choice = choose(
             self.features,
             self.unit,
