@@ -1,8 +1,8 @@
 """The fractal tree and the Gaussian process in one: every worker gets a leaf's centre or a point of a leaf.
 
     leaves   of boxes, or of FDA's balls (`regions`); each told point belongs to one
-    split    a leaf that holds more than `leaf_points` told points, a box along its side longest in the
-             model's length scales: an event, since floating point decides it
+    split    a leaf that holds more than `leaf_points` points, told or under way, a box along its side
+             longest in the model's length scales: an event, since floating point decides it
     score    of a leaf: the best log expected improvement among its centre, random points of it and
              mutations of the incumbents that fall into it, with all points under way believed
     choose   the leaf of best score; a leaf with a point under way waits until every leaf has one. The
@@ -44,7 +44,7 @@ class FractalSettings:
 
     `initial` results before the first decision from the model (0: dimension + 3). `candidates` is how
     many points of leaves each decision looks at. A leaf is split when it holds more than `leaf_points`
-    told points (0: 1 in a box, the dimension in a ball).
+    points (0: 1 in a box, the dimension in a ball).
     """
 
     geometry: Literal["boxes", "spheres"] = "boxes"
@@ -114,7 +114,8 @@ class Fractal(ModelBased):
         choice = self.evidence.choice
         if choice is None:
             return None
-        held = np.bincount(self.regions.locate(self.evidence.unit))
+        points = np.concatenate([self.evidence.unit, self.evidence.pending_points()])
+        held = np.bincount(self.regions.locate(points))
         nodes, axes = [], []
         for node in np.flatnonzero(held > self._most).tolist():
             axis = self.regions.split_axis(node, choice.parameters.lengthscale)

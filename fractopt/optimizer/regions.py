@@ -18,10 +18,11 @@ from fractopt.tree import BoxTree
 CHILDREN = 3  # boxes made by a split: the middle one keeps its parent's centre
 INFLATION = 1.75  # FDA's alpha: a ball holds what lies within its radius inflated by it
 SMALLEST = 1e-9  # radius of a ball that is not split any more
+SHORTEST = 0.02  # side, in length scales, of a box that is not split along it any more: nothing happens there
 
 
 class Regions(Protocol):
-    """`most` is how many told points a region may hold before it is split, unless that is set."""
+    """`most` is how many points a region may hold before it is split, unless that is set."""
 
     most: int
 
@@ -82,7 +83,7 @@ class Boxes:
         length = (upper - lower) / lengthscale
         allowed = self.space.divisible(lower, upper)
         for axis in np.argsort(-length, kind="stable").tolist():
-            if allowed[axis] and self.tree.is_splittable(node, axis):
+            if allowed[axis] and length[axis] > SHORTEST and self.tree.is_splittable(node, axis):
                 return int(axis)
         return None
 
