@@ -14,6 +14,7 @@ _PANEL = 3.3  # inches
 _COLUMNS = 4  # at most
 _NUMBERED = 9  # points that carry their number
 _TITLES = {
+    "bamsoo": "BaMSOO",
     "direct": "DIRECT",
     "direct-l": "DIRECT-L",
     "fda": "FDA",
