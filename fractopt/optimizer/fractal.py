@@ -149,8 +149,8 @@ class Fractal(ModelBased):
         order = np.argsort(-scores, kind="stable")
         _, first = np.unique(homes[order], return_index=True)  # the best candidate of each leaf
         starts = points[order[np.sort(first)[:CLIMBS]]]
-        corner = np.zeros_like(starts)
-        climbed = climb(model, starts, best, corner, corner + 1.0)
+        lower, upper = (np.tile(corner, (len(starts), 1)) for corner in (belief.lower, belief.upper))
+        climbed = climb(model, starts, best, lower, upper)
         ends = self.regions.locate(climbed)
         climbed, ends = climbed[~np.isin(ends, busy)], ends[~np.isin(ends, busy)]
         mean, variance = model.posterior.predict(model.scaled(climbed))

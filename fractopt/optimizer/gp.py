@@ -64,8 +64,8 @@ class GP(ModelBased):
         score = log_ei(mean, np.sqrt(variance), best)
         order = np.argsort(-score, kind="stable")[:50]
         starts = candidates[order[:CLIMBS]]
-        corner = np.zeros_like(starts)
-        climbed = climb(model, starts, best, corner, corner + 1.0)
+        lower, upper = (np.tile(corner, (len(starts), 1)) for corner in (belief.lower, belief.upper))
+        climbed = climb(model, starts, best, lower, upper)
         mean, variance = model.posterior.predict(model.scaled(climbed))
         points = np.concatenate([climbed, candidates[order]])
         scores = np.concatenate([log_ei(mean, np.sqrt(variance), best), score[order]])

@@ -55,7 +55,7 @@ def choose(
     def fitted(transform: Transform, kernel: str) -> tuple[float, Choice]:
         begin = [] if previous is None else [previous.parameters]
         if len(warps) > 1 or not begin:
-            begin += starts(features.dimension)[:1]
+            begin += starts(features.dimension)
         outcome = transform(loss)
         known = outcome_variance(transform, loss, stderr)
         found = fit(x, outcome, features.owner, known_noise=known, begin=begin, noise=noise, kernel=kernel)
