@@ -314,7 +314,7 @@ class Fitted:
     """A model of the losses was fitted to the first `count` of them.
 
     `lengthscale` (d,) in units of the cube, `signal` and `noise` variances, constant `mean` and `kernel`
-    of a Gaussian process for the losses under the map `warp` with `constants` (8,), as
+    of a Gaussian process of the losses under the map `warp` with `constants` (8,), as
     `fractopt.surrogate.transform.Transform` has them; `rechosen` where kernel and map were chosen anew
     among all. Floating point decides all this, so it is recorded and never computed again.
     """

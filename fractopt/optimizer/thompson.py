@@ -3,7 +3,8 @@
 Thompson (1933); for many workers Hernandez-Lobato, Requeima, Pyzer-Knapp and Aspuru-Guzik (2017),
 "Parallel and distributed Thompson sampling for large-scale accelerated exploration of chemical space",
 ICML: the draws themselves keep the workers apart, however many there are. The functions are drawn whole
-(`surrogate.pathwise`) and minimised over points spread over the cube and mutations of the best.
+(`surrogate.pathwise`) and minimised over points spread over the cube and mutations of the best. Points
+under way are believed all the same, as in `gp`: no worker is sent where another's result is certain.
 """
 
 from __future__ import annotations
