@@ -143,7 +143,7 @@ def test_deciding_changes_nothing(name: str, space: Space) -> None:
 
 
 @on_every_space()
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0])
 def test_goes_on_as_before_from_every_crash_point(name: str, space: Space, seed: int) -> None:
     _, played = played_study(name, space, 35, seed)
     texts = as_json(played.events)
