@@ -230,13 +230,14 @@ class Told:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """Points unit (n, d) that the optimizer did not ask for, with their loss (n,).
+    """Points unit (n, d) that the optimizer did not ask for; loss (n,), `stderr` (n,) with 0 for none.
 
     Derived from `Told` by the Study (the default, replicates), so it is not journalled itself.
     """
 
     unit: FloatArray
     loss: FloatArray
+    stderr: FloatArray
     type: ClassVar[str] = "observed"
 
 

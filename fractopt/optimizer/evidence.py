@@ -95,13 +95,11 @@ class Evidence:
 
     def fit(self) -> Fitted:
         """The event of a fit to all outcomes; changes nothing."""
-        again = self.choice is None or self._n >= RECHOOSE * self._chosen
+        again = self.choice is None or self._n >= RECHOOSE * self._chosen or self._has_no_logarithm
         warps: tuple[str, ...] = WARPS
         kernels = tuple(KERNELS)
         if self.choice is not None and not again:
             warps, kernels = (self.choice.transform.warp,), (self.choice.parameters.kernel,)
-        if self._has_no_logarithm:
-            warps = WARPS
         choice = choose(
             self.features,
             self.unit,
@@ -121,7 +119,7 @@ class Evidence:
             kernel=parameters.kernel,
             warp=choice.transform.warp,
             constants=constants(choice.transform),
-            rechosen=len(warps) > 1,
+            rechosen=again,
         )
 
     def model(self) -> Model:
@@ -164,18 +162,23 @@ class Evidence:
     def apply(self, event: Event) -> None:
         if isinstance(event, Asked):
             for number, point, of in zip(event.ids.tolist(), event.unit, event.of.tolist(), strict=True):
-                if of < 0 and event.kind is Kind.SEARCH:  # a repeat is answered from what is known
+                if event.kind is not Kind.SEARCH:
+                    continue
+                # A repeat is answered from what is known. What it repeats may be a trial under way that
+                # this search did not ask for (the default), whose key is not known here yet.
+                self._keys.add(self.space.key(point))
+                if of < 0:
                     self.pending[number] = point
-                    self._keys.add(self.space.key(point))
         elif isinstance(event, Told):
             errors = [o.stderr for o in event.outcomes] or [None] * len(event.ids)
             for number, loss, error in zip(event.ids.tolist(), event.loss.tolist(), errors, strict=True):
                 if number in self.pending:
                     self._add(self.pending.pop(number), loss, 0.0 if error is None else error)
         elif isinstance(event, Observed):
-            for point, loss in zip(event.unit, event.loss.tolist(), strict=True):
+            rows = zip(event.unit, event.loss.tolist(), event.stderr.tolist(), strict=True)
+            for point, loss, error in rows:
                 self._keys.add(self.space.key(point))
-                self._add(point, loss, 0.0)
+                self._add(point, loss, error)
         elif isinstance(event, Fitted):
             parameters = Hyperparameters(
                 event.lengthscale, event.signal, event.noise, event.mean, event.kernel

@@ -5,9 +5,9 @@
              longest in the model's length scales: an event, since floating point decides it
     score    of a leaf: the best log expected improvement among its centre, random points of it and
              mutations of the incumbents that fall into it, with all points under way believed
-    choose   the leaf of best score; a leaf with a point under way waits until every leaf has one. The
-             point is climbed to from the best candidates of the best leaves, and belongs to the leaf
-             where the climb ends
+    choose   the leaf of best score; a leaf with a point under way waits until all have one (not what its
+             children leave of a split ball). The point is climbed to from the best candidates of the best
+             leaves, and belongs to the leaf where the climb ends
 
 So the tree does what the model is not good at: it keeps many workers apart, it looks into every region at
 its own scale however small, and it says which regions were searched and how finely. With one worker it is
@@ -132,7 +132,7 @@ class Fractal(ModelBased):
             leaves = self.regions.leaves()
         else:
             leaves = np.unique(self.regions.locate(belief.unit))  # of a model that is good near them only
-        busy = np.unique(self.regions.locate(belief.unit[belief.told :]))
+        busy = self.regions.exclusive(np.unique(self.regions.locate(belief.unit[belief.told :])))
         free = np.setdiff1d(leaves, busy, assume_unique=True)
         if len(free) == 0:
             busy, free = busy[:0], leaves

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 
 from fractopt.space import FloatArray, IntArray, Space
-from fractopt.surrogate.kernel import distances
 from fractopt.tree import BoxTree
 
 CHILDREN = 3  # boxes made by a split: the middle one keeps its parent's centre
@@ -40,6 +39,10 @@ class Regions(Protocol):
 
     def sample(self, nodes: IntArray, count: int, rng: np.random.Generator) -> FloatArray:
         """`count` random points of each of `nodes` (k,): (k * count, d), those of a node together."""
+        ...
+
+    def exclusive(self, nodes: IntArray) -> IntArray:
+        """Those of `nodes` (k,) in which one point at a time is under way, as long as others are free."""
         ...
 
     def split_axis(self, node: int, lengthscale: FloatArray) -> int | None:
@@ -78,6 +81,9 @@ class Boxes:
         points = lower + (upper - lower) * rng.random((len(nodes), count, self.space.dimension))
         return np.asarray(points.reshape(-1, self.space.dimension))
 
+    def exclusive(self, nodes: IntArray) -> IntArray:
+        return nodes
+
     def split_axis(self, node: int, lengthscale: FloatArray) -> int | None:
         lower, upper = self.tree.lower(node), self.tree.upper(node)
         length = (upper - lower) / lengthscale
@@ -98,7 +104,7 @@ class Balls:
     decomposition for large-scale optimization", Applied Soft Computing 61. Departures: balls do not
     cover their parent, so a parent that was split stays a leaf beside its children, and the root holds
     the whole cube, corners too. A point belongs to the deepest ball that holds it, of those to the one
-    whose centre is nearest.
+    whose centre is nearest, of equally near ones to the oldest.
     """
 
     def __init__(self, space: Space) -> None:
@@ -114,7 +120,14 @@ class Balls:
         return np.arange(len(self._radius), dtype=np.int64)
 
     def locate(self, points: FloatArray) -> IntArray:
-        distance = distances(points, self._centre)
+        # Axis by axis: a ball's centre is equally far from all of its children, and a matrix product would
+        # let the number of points, and the machine, decide which of them it belongs to.
+        squared = np.zeros((len(points), len(self._radius)))
+        for axis in range(self.dimension):
+            step = np.subtract.outer(points[:, axis], self._centre[:, axis])
+            step *= step
+            squared += step
+        distance = np.sqrt(squared)
         inside = distance <= INFLATION * self._radius
         inside[:, 0] = True
         depth = np.where(inside, self._depth, -1)
@@ -135,6 +148,10 @@ class Balls:
         points = 1.0 - np.abs(1.0 - np.abs(points) % 2.0)
         points[nodes == 0] = rng.random(((nodes == 0).sum(), count, d))
         return np.asarray(points.reshape(-1, d))
+
+    def exclusive(self, nodes: IntArray) -> IntArray:
+        # What a ball's children leave of it is never split again, and can be most of the cube: all corners.
+        return np.array([node for node in nodes.tolist() if node not in self._parents], np.int64)
 
     def split_axis(self, node: int, lengthscale: FloatArray) -> int | None:
         return None if node in self._parents or self._radius[node] < SMALLEST else -1

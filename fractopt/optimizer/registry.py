@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, cast
+from numbers import Integral, Real
+from typing import Any, cast, get_type_hints
 
 from fractopt.optimizer.base import Optimizer
 from fractopt.space import Space
@@ -34,6 +35,13 @@ OPTIMIZERS: dict[str, str] = {
     "soo": "fractopt.optimizer.soo:SOO",
     "thompson": "fractopt.optimizer.thompson:Thompson",
     "tpe": "fractopt.optimizer.tpe:TPE",
+}
+
+# What a setting of a plain type may be, and in words; the settings themselves check a choice of texts.
+_KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
 }
 
 
@@ -74,6 +82,13 @@ def create(name: str, space: Space, seed: int, settings: Mapping[str, Any]) -> O
                 + (f"; did you mean {nearest[0]!r}?" if nearest else ".")
                 + f" It has {', '.join(known) if known else 'none'}"
             )
+    hints = get_type_hints(optimizer.Settings)
+    for key, value in settings.items():
+        if hints[key] not in _KINDS:
+            continue
+        expected, meant = _KINDS[hints[key]]
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+            raise ValueError(f"optimizer {name!r}, setting {key!r}: expected {meant}, got {value!r}")
     reason = optimizer.supports(space)
     if reason is not None:
         raise ValueError(f"optimizer {name!r} cannot search this space: {reason}")

@@ -173,19 +173,10 @@ def _model(space: Space, unit: FloatArray, loss: FloatArray) -> Model:
     """A model of losses (n,) at `unit` (n, d), from nothing else."""
     # scipy takes 0.3 s to load, which a search that asks for no posterior need not wait for
     from fractopt.surrogate.features import Features
-    from fractopt.surrogate.fit import starts
-    from fractopt.surrogate.gp import Hyperparameters
-    from fractopt.surrogate.model import Choice, Model, choose
-    from fractopt.surrogate.transform import learn
+    from fractopt.surrogate.model import Model, choose
 
     features, nothing = Features(space), np.zeros(len(loss))
-    identity = learn(loss, "identity")
-    assert identity is not None
-    # The likelihood has a mode of noise with long length scales and one of none with short ones: a search
-    # begins near each.
-    usual = starts(features.dimension)[0]
-    noisy = Choice(identity, Hyperparameters(2.0 * usual.lengthscale, 1.0, 0.2, 0.0))
-    choice = choose(features, unit, loss, nothing, previous=noisy, noise=NOISE)
+    choice = choose(features, unit, loss, nothing, noise=NOISE)
     return Model.given(features, choice, unit, loss, nothing)
 
 

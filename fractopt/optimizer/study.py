@@ -139,14 +139,21 @@ class Study:
     def tell(self, trial: Trial | int, value: float | Outcome) -> None:
         """The final outcome of a running trial; a plain number that is not finite means diverged.
 
-        Raises ValueError for a trial that is not running: unknown, or told before.
+        Raises ValueError for a trial that is not running (unknown, or told before), or a value that is none.
         """
-        number = trial if isinstance(trial, int) else trial.id
+        number = trial.id if isinstance(trial, Trial) else int(trial)
         if number not in self._running:
             state = "was told already" if number in self._outcomes else "was never asked"
             raise ValueError(f"expected a running trial, got trial {number}, which {state}")
-        outcome = value if isinstance(value, Outcome) else Outcome.of(float(value))
-        self._emit(self._told([number, *self._waiting.get(number, [])], outcome))
+        if not isinstance(value, Outcome):
+            try:
+                value = Outcome.of(float(value))
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"trial {number}: expected a number or an Outcome, got {value!r:.80}; where there is no "
+                    "value, tell float('nan')"
+                ) from None
+        self._emit(self._told([number, *self._waiting.get(number, [])], value))
 
     def fold(self, events: Iterable[Recorded]) -> None:
         """Take a recorded history back: apply each event, decide nothing, record nothing."""
@@ -413,9 +420,9 @@ class Study:
             outcomes = tuple(o for o, mine in zip(event.outcomes, search, strict=True) if mine)
             self.optimizer.apply(Told(event.ids[search], event.loss[search], outcomes))
         for number, loss in zip(event.ids[~search].tolist(), event.loss[~search], strict=True):
-            trial = self._trials[number]
+            trial, error = self._trials[number], self._outcomes[number].stderr or 0.0
             if trial.unit is not None and trial.kind is not Kind.CONFIRM:  # that takes part in no choice
-                self.optimizer.apply(Observed(np.array([trial.unit]), np.array([loss])))
+                self.optimizer.apply(Observed(np.array([trial.unit]), np.array([loss]), np.array([error])))
 
     def _is_search(self, number: int) -> bool:
         return number in self._repeats or self._trials[number].kind is Kind.SEARCH

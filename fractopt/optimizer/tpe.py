@@ -90,8 +90,11 @@ class TPE:
     def apply(self, event: Event) -> None:
         if isinstance(event, Asked) and event.kind is Kind.SEARCH:
             for number, point, of in zip(event.ids.tolist(), event.unit, event.of.tolist(), strict=True):
-                if of < 0:  # a repeated point says nothing new
+                if of < 0:
                     self._running[number] = self._add(point, math.nan)
+                elif math.isfinite(self.space.cardinality):
+                    # It says nothing new, except that the default, which it may repeat, is under way.
+                    self._keys.add(self.space.key(point))
         elif isinstance(event, Told):
             for number, loss in zip(event.ids.tolist(), event.loss.tolist(), strict=True):
                 if number in self._running:

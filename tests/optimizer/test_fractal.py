@@ -84,12 +84,22 @@ def test_no_leaf_has_two_points_under_way_while_others_have_none(geometry: str) 
         modelled = optimizer.evidence.choice is not None and isinstance(event, Asked) and event.slot[0] < 0
         if isinstance(event, Asked) and modelled:
             pending = optimizer.evidence.pending_points()
-            busy = set(optimizer.regions.locate(pending).tolist()) if len(pending) else set()
+            busy = set(optimizer.regions.exclusive(optimizer.regions.locate(pending)).tolist())
             if len(busy) < len(optimizer.regions.leaves()):
                 assert not busy & set(event.node.tolist())
                 checked += 1
         optimizer.apply(event)
     assert checked > 50
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_many_workers_find_a_minimum_in_a_corner(geometry: str) -> None:
+    space = Space(*(Float(f"x{i}", 0, 1) for i in range(5)))
+    study = Study(space, "fractal", 64, seed=2, settings={"geometry": geometry})
+    while study.told < 64:
+        for trial in study.ask(8):
+            study.tell(trial, float(((np.array(trial.unit) - 0.9) ** 2).sum()))
+    assert study.best.value < 1e-4
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -142,6 +152,19 @@ def test_balls_reach_the_corners_and_their_children_touch() -> None:
     np.testing.assert_allclose(across, 2.0 * radius, rtol=1e-12)
     drawn = balls.sample(np.array([3]), 1000, rng)
     assert np.sqrt(((drawn - centres[2]) ** 2).sum(axis=1)).max() <= INFLATION * radius
+
+
+@pytest.mark.parametrize("dimension", [2, 3, 8])
+def test_a_point_belongs_to_the_same_ball_alone_and_among_others(dimension: int) -> None:
+    balls = Balls(Space(*(Float(f"x{i}", 0, 1) for i in range(dimension))))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        leaf = int(balls.locate(rng.uniform(0.2, 0.8, (1, dimension)))[0])
+        if leaf not in balls._parents:
+            balls.split(leaf, -1)
+    centres = balls.centres(balls.leaves())  # that of a split ball is equally far from its children's
+    alone = [int(balls.locate(centre[np.newaxis, :])[0]) for centre in centres]
+    assert balls.locate(centres).tolist() == alone
 
 
 def test_a_box_of_a_single_value_is_not_split() -> None:

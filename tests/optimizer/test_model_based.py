@@ -66,7 +66,7 @@ def test_points_all_but_equal_do_not_stop_a_run(name: str) -> None:
     study = Study(space, name, 25)
     study.ask()
     near = np.full((40, 2), 0.4) + 1e-12 * np.random.default_rng(0).random((40, 2))
-    study.optimizer.apply(Observed(near, 0.02 + 0.5 * (np.arange(40) % 2)))
+    study.optimizer.apply(Observed(near, 0.02 + 0.5 * (np.arange(40) % 2), np.zeros(40)))
     while study.running:
         for trial in study.running:
             study.tell(trial, bowl(np.array(trial.unit)))
@@ -109,3 +109,17 @@ def test_a_loss_without_a_logarithm_makes_a_fit_due() -> None:
     evidence.apply(evidence.fit())
     assert not evidence.fit_is_due
     assert np.isfinite(evidence.model().posterior.smoothed).all()
+
+
+@pytest.mark.parametrize("name", ["fractal", "gp", "thompson", "tpe"])
+def test_the_default_under_way_is_proposed_once_at_most(name: str) -> None:
+    space = Space(Int("a", 0, 4), Int("b", 0, 4))
+    study = Study(space, name, 24, anchors=["default"], default={"a": 2, "b": 2})
+    (default,) = study.ask()
+    while trials := study.ask(2):
+        for trial in trials:
+            study.tell(trial, bowl(np.array([*trial.unit, 0.3])) if trial.unit else math.inf)
+    assert study.repeats <= 1
+    assert study.told == 23
+    study.tell(default, 0.0)
+    assert study.told == 24

@@ -140,7 +140,7 @@ def test_points_it_did_not_ask_for_count_like_its_own() -> None:
     loss = np.arange(20.0)
     asked = told(TPESettings(), points, loss)
     observed = TPE(SPACE, 0, TPESettings())
-    observed.apply(Observed(points, loss))
+    observed.apply(Observed(points, loss, np.zeros(len(loss))))
     for seed in range(5):
         rng = np.random.default_rng
         assert (asked.decide(1, rng(seed)).unit == observed.decide(1, rng(seed)).unit).all()
