@@ -438,3 +438,15 @@ def test_folded_at_any_point_the_study_goes_on_as_if_nothing_had_happened(name: 
         assert folded.evaluations == whole.evaluations
         assert folded.best == whole.best
         assert folded.repeats == whole.repeats
+
+
+def test_what_is_told_must_be_a_number() -> None:
+    study = fo.Study(fo.Space(fo.Float("x", 0, 1)), "random", 3)
+    (trial,) = study.ask()
+    for value in (None, "low", [1.0, 2.0]):
+        with pytest.raises(
+            ValueError, match=r"trial 0: expected a number or an Outcome, got .* tell float\('nan'\)"
+        ):
+            study.tell(trial, value)  # type: ignore[arg-type]
+    study.tell(np.int64(0), np.float32(0.5))  # type: ignore[arg-type]
+    assert study.best.value == 0.5

@@ -39,7 +39,7 @@ OPTIMIZERS: dict[str, str] = {
 
 # What a setting of a plain type may be, and in words; the settings themselves check a choice of texts.
 _KINDS: dict[type, tuple[type, str]] = {
-    bool: (bool, "True or False"),
+    bool: (bool, "true or false"),
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
 }
@@ -88,7 +88,7 @@ def create(name: str, space: Space, seed: int, settings: Mapping[str, Any]) -> O
             continue
         expected, meant = _KINDS[hints[key]]
         if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            raise ValueError(f"optimizer {name!r}, setting {key!r}: expected {meant}, got {value!r}")
+            raise ValueError(f"{key}: expected {meant}, got {value!r}")
     reason = optimizer.supports(space)
     if reason is not None:
         raise ValueError(f"optimizer {name!r} cannot search this space: {reason}")

@@ -166,10 +166,13 @@ def test_a_known_error_is_noise_of_that_point_alone() -> None:
     [
         ({"initial": -1}, "initial: expected 0 (dimension + 3) or more, got -1"),
         ({"candidates": 0}, "candidates: expected at least 1, got 0"),
+        ({"candidates": 1.5}, "candidates: expected a whole number, got 1.5"),
+        ({"initial": "a"}, "initial: expected a whole number, got 'a'"),
+        ({"initial": True}, "initial: expected a whole number, got True"),
     ],
 )
 @pytest.mark.parametrize("name", ["gp", "thompson", "fractal"])
-def test_settings_out_of_range(name: str, settings: dict[str, int], said: str) -> None:
+def test_settings_out_of_range(name: str, settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError) as error:
         registry.create(name, SQUARE, 0, settings)
     assert str(error.value) == said
