@@ -18,6 +18,7 @@ RESULTS = cache.FOLDER.with_suffix(".md")
 FIGURE = cache.FOLDER.with_suffix(".png")
 LEAST = 1e-9  # smaller regrets count as this one
 RESAMPLES = 1000
+FEWEST = 3  # seeds a problem, without which a method is in no table of all problems
 TWINS = (("tpe", "optuna-tpe"),)
 
 
@@ -79,13 +80,19 @@ def compare(
     seeds: list[int],
     complete: bool,
 ) -> Comparison | None:
-    """The methods that have runs in that setting or, where `complete`, all the runs that any of them has.
+    """The methods that have runs in that setting; where `complete`, FEWEST seeds of each problem at least.
 
-    None where fewer than three methods are left, or where they have fewer than two problems in common.
+    All on the seeds that every one of them has. None where fewer than three methods are left, or where
+    they have fewer than two problems in common.
     """
     answers = {name: _answers(known, name, workers, budget, wanted, seeds) for name, known in runs.items()}
-    most = max(len(known) for known in answers.values()) if complete else 1
-    found = {name: known for name, known in answers.items() if len(known) >= most > 0}
+    found = {name: known for name, known in answers.items() if known}
+    if complete:
+        found = {
+            name: known
+            for name, known in found.items()
+            if all(sum((p, seed) in known for seed in seeds) >= FEWEST for p in wanted)
+        }
     if len(found) < 3:
         return None
     common = set.intersection(*(set(known) for known in found.values()))
@@ -194,7 +201,7 @@ def _head(versions: dict[str, str | None]) -> list[str]:
         "were told). Methods of one table are compared on the same problems and seeds; seeds from 100 on and",
         "the BBOB instances 1 to 3 were for tuning and are in no table. nlopt-mlsl has one worker only. A",
         "method that does not know the budget has run 200 evaluations once and is read at 50. The tables of",
-        "all problems are without the slow methods, and without those that have not run everything yet.",
+        "all problems are without the slow methods, and without those that lack a problem.",
         "",
         "Mean rank: of the mean log10 regret of each problem, averaged over problems, 1 is best; with the",
         "standard error of a bootstrap over the seeds. Mean ranks that differ by more than CD are different",
