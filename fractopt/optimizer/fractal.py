@@ -9,9 +9,10 @@
              children leave of a split ball). The point is climbed to from the best candidates of the best
              leaves, and belongs to the leaf where the climb ends
 
-So the tree does what the model is not good at: it keeps many workers apart, it looks into every region at
-its own scale however small, and it says which regions were searched and how finely. With one worker it is
-no better than `gp` alone, and is not claimed to be. With `gate = false` the model is not asked at all, and
+So the tree keeps many workers apart, looks into every region at its own scale however small, and says
+which regions were searched and how finely. It is not claimed to find better points than `gp` alone: in
+bench/results/comparison.md the two are level with 1 and 8 workers, and with 64 plain `gp` and `thompson`
+are ahead, because one point a leaf keeps workers out of the best one. With `gate = false` the model is not asked at all, and
 the tree searches alone: `soo` for boxes, `fda` for balls, evaluation by evaluation.
 """
 
