@@ -12,8 +12,10 @@
 So the tree keeps many workers apart, looks into every region at its own scale however small, and says
 which regions were searched and how finely. It is not claimed to find better points than `gp` alone: in
 bench/results/comparison.md the two are level with 1 and 8 workers, and with 64 plain `gp` and `thompson`
-are ahead, because one point a leaf keeps workers out of the best one. With `gate = false` the model is not asked at all, and
-the tree searches alone: `soo` for boxes, `fda` for balls, evaluation by evaluation.
+are ahead, because one point a leaf keeps workers out of the best one.
+
+With `gate = false` the model is not asked at all, and the tree searches alone: `soo` for boxes, `fda` for
+balls, evaluation by evaluation.
 """
 
 from __future__ import annotations
