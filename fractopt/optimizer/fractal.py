@@ -27,7 +27,7 @@ import numpy as np
 
 from fractopt.optimizer.candidates import mutations
 from fractopt.optimizer.fda import FDA, FDASettings
-from fractopt.optimizer.model_based import Belief, ModelBased, Proposal
+from fractopt.optimizer.model_based import Belief, ModelBased, ModelSettings, Proposal
 from fractopt.optimizer.partition import Partition
 from fractopt.optimizer.regions import Balls, Boxes, Regions
 from fractopt.optimizer.soo import SOO, SOOSettings
@@ -42,27 +42,21 @@ LEAVES = 256  # a decision looks into so many leaves; where there are more, into
 
 
 @dataclass(frozen=True)
-class FractalSettings:
+class FractalSettings(ModelSettings):
     """`geometry` of the tree; `gate`: whether the model chooses the leaves, or the tree alone.
 
-    `initial` results before the first decision from the model (0: dimension + 3). `candidates` is how
-    many points of leaves each decision looks at. A leaf is split when it holds more than `leaf_points`
-    points (0: 1 in a box, the dimension in a ball).
+    A leaf is split when it holds more than `leaf_points` points (0: 1 in a box, the dimension in a ball).
+    The others are those of every model-based optimizer.
     """
 
     geometry: Literal["boxes", "spheres"] = "boxes"
     gate: bool = True
-    initial: int = 0
-    candidates: int = 512
     leaf_points: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.geometry not in ("boxes", "spheres"):
             raise ValueError(f"geometry: expected 'boxes' or 'spheres', got {self.geometry!r}")
-        if self.initial < 0:
-            raise ValueError(f"initial: expected 0 (dimension + 3) or more, got {self.initial}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
         if self.leaf_points < 0:
             raise ValueError(f"leaf_points: expected 0 (chosen by geometry) or more, got {self.leaf_points}")
 
@@ -77,7 +71,7 @@ class Fractal(ModelBased):
     settings: FractalSettings
 
     def __init__(self, space: Space, seed: int, settings: FractalSettings) -> None:
-        super().__init__(space, seed, settings, settings.initial)
+        super().__init__(space, seed, settings)
         spheres = settings.geometry == "spheres"
         self.regions: Regions = Balls(space) if spheres else Boxes(space)
         self._most = settings.leaf_points or self.regions.most

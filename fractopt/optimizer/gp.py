@@ -26,14 +26,12 @@ A log of f(x) = (x - 0.2)^2 on [0, 1], two workers (a point of the design has it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from fractopt.optimizer.candidates import mutations, spread
-from fractopt.optimizer.model_based import Belief, ModelBased, Proposal
-from fractopt.space import Space
+from fractopt.optimizer.model_based import Belief, ModelBased, ModelSettings, Proposal
 from fractopt.surrogate.acquisition import log_ei
 from fractopt.surrogate.climb import climb
 
@@ -41,32 +39,12 @@ PARENTS, CHILDREN = 5, 64  # mutations of so many of the best points, so many of
 CLIMBS = 4
 
 
-@dataclass(frozen=True)
-class GPSettings:
-    """`initial` results before the first decision from the model (0: dimension + 3).
-
-    `candidates` is how many points spread over the cube each decision looks at.
-    """
-
-    initial: int = 0
-    candidates: int = 512
-
-    def __post_init__(self) -> None:
-        if self.initial < 0:
-            raise ValueError(f"initial: expected 0 (dimension + 3) or more, got {self.initial}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
-
-
 class GP(ModelBased):
     """See the module's text."""
 
     name: ClassVar[str] = "gp"
     version: ClassVar[int] = 1
-    Settings: ClassVar[type[GPSettings]] = GPSettings
-
-    def __init__(self, space: Space, seed: int, settings: GPSettings) -> None:
-        super().__init__(space, seed, settings, settings.initial)
+    Settings: ClassVar[type[ModelSettings]] = ModelSettings
 
     def choose(self, belief: Belief, rng: np.random.Generator) -> list[Proposal]:
         model, best = belief.model, belief.best

@@ -15,7 +15,7 @@ from __future__ import annotations
 import abc
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +30,23 @@ from fractopt.trial import Asked, Event, Kind, Recorded
 PLACES = 4
 # As many random points are tried, one after the other, before a decision gives up finding a new one.
 TRIES = 100
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """`initial` results before the first decision from the model (0: dimension + 3).
+
+    `candidates` is how many points spread over the cube, or over leaves, each decision looks at.
+    """
+
+    initial: int = 0
+    candidates: int = 512
+
+    def __post_init__(self) -> None:
+        if self.initial < 0:
+            raise ValueError(f"initial: expected 0 (dimension + 3) or more, got {self.initial}")
+        if self.candidates < 1:
+            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +97,13 @@ class ModelBased(abc.ABC):
 
     observes: ClassVar[bool] = True
 
-    def __init__(self, space: Space, seed: int, settings: Any, initial: int) -> None:
+    def __init__(self, space: Space, seed: int, settings: ModelSettings) -> None:
         self.space = space
         self.settings = settings
         self.evidence = Evidence(space)
         self.designed = 0
         self._design = Sobol(space, seed, SobolSettings())
-        self._initial = initial or space.dimension + 3
+        self._initial = settings.initial or space.dimension + 3
 
     @classmethod
     def supports(cls, space: Space) -> str | None:

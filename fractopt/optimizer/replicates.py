@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from fractopt.space import FloatArray, IntArray, Space, Value
+from fractopt.space import FloatArray, Space, Value
+from fractopt.surrogate.selection import selected
 from fractopt.trial import Kind, Outcome, Status
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def standings(
     own = np.array([not row.kind.is_replicate for row, _ in rows], dtype=bool) & np.isfinite(loss)
     if not own.any():
         return []
-    some = _some(loss)
+    some = selected(loss, MOST)
     mine = own[some]
     if deterministic:
         mean, sd = loss[some][mine], np.zeros(mine.sum())
@@ -157,16 +158,6 @@ def standings(
     found.sort(key=lambda standing: (standing.mean, standing.id))
     unsteady = {row.of for row, o in rows if row.kind.is_replicate and o.status is Status.DIVERGED}
     return [standing for standing in found if standing.id not in unsteady] or found
-
-
-def _some(loss: FloatArray) -> IntArray:
-    """Which of the losses (n,) the model is given: indices, ascending."""
-    if len(loss) <= MOST:
-        return np.arange(len(loss))
-    order = np.argsort(loss, kind="stable")
-    half = MOST // 2
-    others = order[half:][np.linspace(0, len(order) - half - 1, half).astype(np.int64)]
-    return np.sort(np.concatenate([order[:half], others]))
 
 
 def _model(space: Space, unit: FloatArray, loss: FloatArray) -> Model:

@@ -9,35 +9,16 @@ under way are believed all the same, as in `gp`: no worker is sent where another
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from fractopt.optimizer.candidates import mutations, spread
-from fractopt.optimizer.model_based import Belief, ModelBased, Proposal
-from fractopt.space import Space
+from fractopt.optimizer.model_based import Belief, ModelBased, ModelSettings, Proposal
 from fractopt.surrogate.pathwise import Draw
 
 PARENTS, CHILDREN = 5, 32  # mutations of so many of the best points, so many of each
 ROUNDS = 3
-
-
-@dataclass(frozen=True)
-class ThompsonSettings:
-    """`initial` results before the first decision from the model (0: dimension + 3).
-
-    `candidates` is how many points spread over the cube each draw is looked at.
-    """
-
-    initial: int = 0
-    candidates: int = 512
-
-    def __post_init__(self) -> None:
-        if self.initial < 0:
-            raise ValueError(f"initial: expected 0 (dimension + 3) or more, got {self.initial}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates: expected at least 1, got {self.candidates}")
 
 
 class Thompson(ModelBased):
@@ -45,10 +26,7 @@ class Thompson(ModelBased):
 
     name: ClassVar[str] = "thompson"
     version: ClassVar[int] = 1
-    Settings: ClassVar[type[ThompsonSettings]] = ThompsonSettings
-
-    def __init__(self, space: Space, seed: int, settings: ThompsonSettings) -> None:
-        super().__init__(space, seed, settings, settings.initial)
+    Settings: ClassVar[type[ModelSettings]] = ModelSettings
 
     def choose(self, belief: Belief, rng: np.random.Generator) -> list[Proposal]:
         model = belief.model

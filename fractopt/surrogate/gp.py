@@ -66,8 +66,17 @@ class Posterior:
 
     def extended(self, x: FloatArray, y: FloatArray, noise: FloatArray) -> Posterior:
         """The same process, given `y` (k,) at `x` (k, p) with variances `noise` (k,) as well."""
+        return self._joined(x, y, noise, self.half_solved(x))
+
+    def believing(self, x: FloatArray, noise: FloatArray) -> Posterior:
+        """The same process, as if its mean at `x` (k, p) had been observed with variances `noise` (k,)."""
+        covariance = self.covariance(x)
+        mean = self.parameters.mean + covariance.T @ self.weights
+        return self._joined(x, mean, noise, _solve(self.factor, covariance))
+
+    def _joined(self, x: FloatArray, y: FloatArray, noise: FloatArray, cross: FloatArray) -> Posterior:
+        """`extended`, with `cross` (n, k) = `half_solved(x)`."""
         n, k = len(self.y), len(y)
-        cross = self.half_solved(x)  # (n, k)
         signal = self.parameters.signal
         corner = self.parameters.covariance(x, x)
         corner[np.diag_indices_from(corner)] = signal * (1.0 + JITTER) + noise

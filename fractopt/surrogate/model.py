@@ -11,6 +11,7 @@ from fractopt.surrogate.features import Features
 from fractopt.surrogate.fit import NOISE, fit, starts
 from fractopt.surrogate.gp import Hyperparameters, Posterior
 from fractopt.surrogate.kernel import KERNELS
+from fractopt.surrogate.selection import selected
 from fractopt.surrogate.transform import WARPS, Transform, learn
 
 # A fit costs O(n^3) a step: beyond that many observations it sees the best half and an even choice of
@@ -43,12 +44,8 @@ def choose(
     `kernels`, the kernel then the likeliest with that warp. `previous` is where the search for
     hyperparameters begins, beside its usual start, `noise` the prior of the noise variance as in `fit`.
     """
-    if len(loss) > MOST_FITTED:
-        order = np.argsort(loss, kind="stable")
-        half = MOST_FITTED // 2
-        others = order[half:][np.linspace(0, len(order) - half - 1, half).astype(np.int64)]
-        some = np.sort(np.concatenate([order[:half], others]))
-        unit, loss, stderr = unit[some], loss[some], stderr[some]
+    some = selected(loss, MOST_FITTED)
+    unit, loss, stderr = unit[some], loss[some], stderr[some]
     x = features(unit)
     finite = np.isfinite(loss)
 
@@ -109,10 +106,9 @@ class Model:
         The mean stays as it is everywhere; the variance is exactly what it will be (Ginsbourger, Le
         Riche and Carraro 2010, "Kriging is well-suited to parallelize optimization", section 4.3).
         """
-        x = self.scaled(unit)
-        mean, _ = self.posterior.predict(x)
         noise = np.full(len(unit), self.choice.parameters.noise)
-        return Model(self.features, self.choice, self.posterior.extended(x, mean, noise))
+        longer = self.posterior.believing(self.scaled(unit), noise)
+        return Model(self.features, self.choice, longer)
 
     def scaled(self, unit: FloatArray) -> FloatArray:
         """The points `unit` (n, d) as the posterior takes them: features in length scales."""

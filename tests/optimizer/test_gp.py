@@ -12,7 +12,8 @@ from fractopt.optimizer import evidence as evidence_module
 from fractopt.optimizer import model_based, registry
 from fractopt.optimizer.base import step_stream
 from fractopt.optimizer.evidence import Evidence
-from fractopt.optimizer.gp import GP, GPSettings
+from fractopt.optimizer.gp import GP
+from fractopt.optimizer.model_based import ModelSettings
 from fractopt.optimizer.study import Study
 from fractopt.space import Categorical, Float, FloatArray, Int, Space
 from fractopt.trial import Asked, Budget, Fitted, Kind, Outcome, Recorded, Told
@@ -181,7 +182,7 @@ def test_settings_out_of_range(name: str, settings: dict[str, object], said: str
 def test_the_budget_does_not_matter_to_a_decision() -> None:
     decided = []
     for budget in (30, 3000):
-        optimizer = GP(SQUARE, 0, GPSettings())
+        optimizer = GP(SQUARE, 0, ModelSettings())
         optimizer.apply(Budget(budget, budget))
         _ask_and_tell(optimizer, np.random.default_rng(1).random((10, 2)))
         fitted = optimizer.decide(1, step_stream(0, 0))
