@@ -147,13 +147,13 @@ class Fractal(ModelBased):
         _, first = np.unique(homes[order], return_index=True)  # the best candidate of each leaf
         starts = points[order[np.sort(first)[:CLIMBS]]]
         lower, upper = (np.tile(corner, (len(starts), 1)) for corner in (belief.lower, belief.upper))
-        climbed = climb(model, starts, best, lower, upper)
+        climbed, heights = climb(model, starts, best, lower, upper)
         ends = self.regions.locate(climbed)
-        climbed, ends = climbed[~np.isin(ends, busy)], ends[~np.isin(ends, busy)]
-        mean, variance = model.posterior.predict(model.scaled(climbed))
+        stay = ~np.isin(ends, busy)
+        climbed, ends, heights = climbed[stay], ends[stay], heights[stay]
         order = order[:50]
         points = np.concatenate([climbed, points[order]])
         homes = np.concatenate([ends, homes[order]])
-        scores = np.concatenate([log_ei(mean, np.sqrt(variance), best), scores[order]])
+        scores = np.concatenate([heights, scores[order]])
         ranked = np.argsort(-scores, kind="stable").tolist()
         return [Proposal(points[i], float(scores[i]), int(homes[i])) for i in ranked]

@@ -60,8 +60,7 @@ class GP(ModelBased):
         order = np.argsort(-score, kind="stable")[:50]
         starts = candidates[order[:CLIMBS]]
         lower, upper = (np.tile(corner, (len(starts), 1)) for corner in (belief.lower, belief.upper))
-        climbed = climb(model, starts, best, lower, upper)
-        mean, variance = model.posterior.predict(model.scaled(climbed))
+        climbed, heights = climb(model, starts, best, lower, upper)
         points = np.concatenate([climbed, candidates[order]])
-        scores = np.concatenate([log_ei(mean, np.sqrt(variance), best), score[order]])
+        scores = np.concatenate([heights, score[order]])
         return [Proposal(points[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")]

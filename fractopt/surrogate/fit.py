@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 from scipy.optimize import minimize
 
 from fractopt.space import FloatArray, IntArray
@@ -118,6 +118,9 @@ class _Density:
         location = _lengthscale_location(self.dimension)
         self.location = np.array([*[location] * self.dimension, SIGNAL[0], noise[0]])
         self.spread = np.array([*[LENGTHSCALE_SPREAD] * self.dimension, SIGNAL[1], noise[1]])
+        # Twice the half of what is below the diagonal, for above it; in columns, as LAPACK has it.
+        n = len(y)
+        self.triangle = np.asfortranarray(np.tril(np.ones((n, n)), -1) + 0.5 * np.eye(n))
 
     def __call__(self, theta: FloatArray) -> tuple[float, FloatArray]:
         n = len(self.y)
@@ -137,23 +140,20 @@ class _Density:
         determinant = np.log(np.diag(factor)).sum()
         value = 0.5 * (self.y - mean) @ weights + determinant + 0.5 * n * math.log(2.0 * math.pi)
 
+        # d value / d K is (K^-1 - weights weights^T) / 2. What it is contracted with below is symmetric, so
+        # that one triangle of the inverse, all that dpotri fills, does for both.
         inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-        # dpotri fills one triangle of a symmetric matrix.
-        inverse = np.tril(inverse)
-        diagonal = np.diag(inverse).copy()
-        inverse += inverse.T
-        inverse[np.diag_indices(n)] = diagonal
-        # d value / d K, which every derivative below is contracted with
-        by_covariance = 0.5 * (inverse - np.multiply.outer(weights, weights))
+        inverse *= self.triangle
+        by_covariance = blas.dger(-0.5, weights, weights, a=inverse, overwrite_a=1).T
         gradient = np.empty_like(theta)
         # K's derivative by log signal is K less the noise.
-        trace = by_covariance[np.diag_indices(n)]
         gradient[-2] = signal * float(np.vdot(by_covariance, correlation))
-        gradient[-1] = noise * float(trace.sum())
+        gradient[-1] = noise * float(np.trace(by_covariance))
         by_covariance *= slope
         by_covariance *= signal
-        # sum_ij W_ij (x_i - x_j)^2 = 2 (sum_i w_i x_i^2 - x^T W x), feature by feature
-        by_feature = 2.0 * (by_covariance.sum(axis=1) @ (x * x) - np.einsum("ij,ij->j", x, by_covariance @ x))
+        # sum_ij W_ij (x_i - x_j)^2 = sum_i (W_i. + W_.i) x_i^2 - 2 x^T W x, feature by feature
+        sums = by_covariance.sum(axis=0) + by_covariance.sum(axis=1)
+        by_feature = sums @ (x * x) - 2.0 * np.einsum("ij,ij->j", x, by_covariance @ x)
         gradient[: self.dimension] = np.bincount(self.owner, by_feature, self.dimension)
 
         deviation = (theta - self.location) / self.spread
