@@ -17,6 +17,7 @@ from typing import Literal
 from fractopt.archive.history import History
 from fractopt.archive.result import surviving_result
 from fractopt.archive.store import Archive
+from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study
 from fractopt.parallel.crew import Crew
 from fractopt.parallel.message import (
@@ -45,14 +46,15 @@ LOST_RETRIES = 10  # a configuration that takes its worker along this often is t
 class FailurePolicy:
     """What becomes of attempts that fail.
 
-    `failed_retries` and `killed_retries` more attempts, then the trial is told without a value, or
-    with `then = "abort"` the run ends. Above the share `abort_rate` of failures among at least
+    `failed_retries` and `killed_retries` more attempts, then the trial is told without a value. With
+    `then = "penalise"` the optimizer takes it, as any outcome without a value, for the worst value
+    seen; with "abort" the run ends. Above the share `abort_rate` of failures among at least
     `abort_after` evaluations the run ends too.
     """
 
     failed_retries: int = 1
     killed_retries: int = 2
-    then: Literal["drop", "abort"] = "drop"
+    then: Literal["drop", "penalise", "abort"] = "drop"
     abort_rate: float = 0.5
     abort_after: int = 10
 
@@ -92,6 +94,7 @@ class Master:
         *,
         policy: FailurePolicy | None = None,
         tests: TestPlan | None = None,
+        stop: StopRule | None = None,
         walltime_s: float | None = None,
         on_turn: Callable[[Study, Crew], None] | None = None,
     ) -> None:
@@ -102,6 +105,7 @@ class Master:
         self._setup = setup
         self._policy = policy or FailurePolicy()
         self._tests = tests or TestPlan()
+        self._stop_rule = stop or StopRule()
         self._deadline = None if walltime_s is None else time.monotonic() + walltime_s
         self._on_turn = on_turn
         self._again: deque[Trial] = deque()  # to be sent before anything new
@@ -143,7 +147,7 @@ class Master:
     def _dispatch(self) -> None:
         """Decide for the idle workers, make it durable, then send."""
         pairs: list[tuple[int, Task]] = []
-        if self._stop is None:
+        if self._stop is None and self._time_for_another():
             workers = [w for w in self._transport.idle() if w in self.crew.states and w not in self._unusable]
             pairs = [(w, self._begin(w, t)) for w, t in zip(workers, self._next(len(workers)), strict=False)]
         self._commit()
@@ -208,8 +212,19 @@ class Master:
             self._on_turn(self.study, self.crew)
 
     def _look_at_the_clock(self) -> None:
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._deadline is None:
+            return
+        if time.monotonic() >= self._deadline:
             self.request_stop("the walltime is nearly over")
+        elif not self.crew.busy and not self._time_for_another():
+            self.request_stop("the walltime is nearly over, and what was started is finished")
+
+    def _time_for_another(self) -> bool:
+        """Whether an evaluation begun now is likelier to be finished before the walltime than to be lost."""
+        if self._deadline is None:
+            return True
+        typical_s = self.history.typical_seconds
+        return typical_s is None or time.monotonic() + typical_s <= self._deadline
 
     # --- messages
 
@@ -258,11 +273,14 @@ class Master:
         self._tell(trial, outcome)
 
     def _tell(self, trial: Trial, outcome: Outcome) -> None:
-        self.study.tell(trial, outcome)
+        self.study.tell(trial, outcome, penalise=self._policy.then == "penalise")
         self._reports.append(self._line(trial, outcome))
         self._failures += outcome.status.is_failure
         if trial.kind.is_replicate:
             return  # the search is over: a failure is no reason to lose what it found
+        if self.study.stopped is None and (reason := self._stop_rule.reason(self.study)):
+            self.study.stop(reason)
+            self._reports.append(f"the search ends: {reason}")
         if outcome.status is Status.FAILED and self._policy.then == "abort":
             self._fail(f"trial {trial.id} failed: {outcome.reason}")
         told = self.study.told

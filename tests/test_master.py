@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from fractopt.archive.store import Archive, load
 from fractopt.master import Ending, FailurePolicy, Master, TestPlan
 from fractopt.objective.base import Evaluation, Report, UnusableError
 from fractopt.optimizer import registry
+from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study
 from fractopt.parallel.local import LocalTransport
 from fractopt.parallel.message import (
@@ -317,6 +318,74 @@ def test_the_walltime_ends_a_run_resumably(tmp_path: Path) -> None:
     ending, _ = Run(tmp_path / "r").play(walltime_s=0.0)
     assert ending == Ending(False, False, "the walltime is nearly over")
     assert Run(tmp_path / "r").play()[0].complete
+
+
+class TimedTransport(LocalTransport):
+    """Evaluations that take an hour each, of a clock that only they move."""
+
+    def __init__(self, run: Run, clock: list[float]) -> None:
+        super().__init__(run.workers, seed=3, build=lambda _: run.bowl)
+        self.clock = clock
+
+    def receive(self, timeout_s: float) -> list[FromWorker]:
+        messages = super().receive(timeout_s)
+        if any(isinstance(message, Finished) for message in messages):
+            self.clock[0] += 1200.0  # three workers
+        return [replace(m, seconds=3600.0) if isinstance(m, Finished) else m for m in messages]
+
+
+def test_nothing_is_begun_that_the_walltime_would_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("fractopt.master.time.monotonic", lambda: clock[0])
+    run = Run(tmp_path / "r")
+    ending, history = run.play(TimedTransport(run, clock), walltime_s=2.2 * 3600.0)
+    assert ending == Ending(False, False, "the walltime is nearly over, and what was started is finished")
+    assert [a.how for row in history.rows.values() for a in row.attempts] == ["finished"] * 6
+    assert Run(tmp_path / "r").play()[0].complete
+
+
+def test_a_target_ends_the_search_and_replicates_follow(tmp_path: Path) -> None:
+    run = Run(tmp_path / "r", budget=40, replicates=4)
+    ending, history = run.play(stop=StopRule(target=2.5))
+    assert ending.complete
+    assert "the target 2.5 is reached" in ending.reason
+    assert history.best is not None
+    assert history.best.outcome is not None
+    assert history.best.outcome.value <= 2.5
+    kinds = Counter(row.kind for row in history.evaluations)
+    assert kinds[Kind.REPLICATE] + kinds[Kind.CONFIRM] == 4
+    assert kinds[Kind.SEARCH] < 34
+    again, longer = Run(tmp_path / "r", budget=40, replicates=4).play()
+    assert again.complete
+    assert len(longer.evaluations) == len(history.evaluations)
+
+
+def test_patience_ends_the_search(tmp_path: Path) -> None:
+    ending, history = Run(tmp_path / "r", budget=200, workers=1).play(stop=StopRule(patience=8))
+    assert ending.complete
+    assert "brought nothing better than" in ending.reason
+    best = history.best
+    assert best is not None
+    assert sum(row.id > best.id for row in history.evaluations) == 8
+    assert len(history.evaluations) < 200
+
+
+def test_a_penalised_failure_counts_as_the_worst_value_seen(tmp_path: Path) -> None:
+    bowl = Bowl(lambda evaluation: evaluation.id % 4 == 3)
+    _, history = Run(tmp_path / "r", bowl=bowl, policy=FailurePolicy(then="penalise", abort_rate=1.0)).play()
+    losses: dict[int, float] = {}
+    penalised = 0
+    for event in history.events:
+        if isinstance(event, Told):
+            for number, loss in zip(event.ids.tolist(), event.loss.tolist(), strict=True):
+                if number % 4 == 3:
+                    assert loss == max(losses.values())
+                    assert history.rows[number].outcome.status is Status.FAILED
+                    penalised += 1
+                losses[number] = loss
+    assert penalised == 3
 
 
 def test_an_objective_that_cannot_be_set_up_ends_the_run_with_its_own_text(tmp_path: Path) -> None:

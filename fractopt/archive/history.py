@@ -6,6 +6,7 @@ Built from the journal's records alone: no optimizer is needed to read an archiv
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +81,7 @@ class History:
         self.replicates = 0  # how many the budget keeps for the end
         self.recommended: Record | None = None  # as the master said it, once all results were in
         self._sessions: list[_Session] = []
+        self._durations: deque[float] = deque(maxlen=100)
         for record in records:
             self.add(record)
 
@@ -111,6 +113,11 @@ class History:
         elif kind == "closed":
             self.complete = bool(record["complete"])
             self.failed = bool(record.get("failed", False))
+
+    @property
+    def typical_seconds(self) -> float | None:
+        """The median duration of the last finished attempts, None before the first one."""
+        return float(np.median(self._durations)) if self._durations else None
 
     def _add_event(self, event: Recorded) -> None:
         self.events.append(event)
@@ -149,6 +156,8 @@ class History:
         session = self._sessions[-1]
         session.end = max(session.end, record["time"])
         session.busy_s += float(record["seconds"])
+        if record["how"] == "finished" and record["seconds"] > 0.0:  # else its end was not seen
+            self._durations.append(float(record["seconds"]))
         attempts = self.rows[record["trial"]].attempts
         for i, attempt in enumerate(attempts):
             if attempt.number == record["attempt"] and not attempt.how:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,9 +23,15 @@ class Exit(IntEnum):
     CONFIG = 3
     ARCHIVE = 4
     RESUMABLE = 75  # EX_TEMPFAIL: stopped on request, go on with --resume
+    RESUBMIT = 99  # the same in a job of OAR, which submits an idempotent one again for this code alone
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def resumable() -> Exit:
+    """The code of a run that can go on."""
+    return Exit.RESUBMIT if "OAR_JOB_ID" in os.environ else Exit.RESUMABLE
 
 
 def fail(code: Exit, text: str) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from fractopt.cli.console import Exit, fail, reporting
+from fractopt.cli.console import Exit, fail, reporting, resumable
 from fractopt.cli.run import run
 
 DIRECTORY = click.Path(path_type=Path)
@@ -77,7 +77,10 @@ def init(path: Path) -> None:
 @click.argument("directory", type=DIRECTORY)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @click.option(
-    "--check", "check_", is_flag=True, help="Only the exit code: 0 complete, 75 resumable, 1 failed."
+    "--check",
+    "check_",
+    is_flag=True,
+    help="Only the exit code: 0 complete, 75 resumable (99 in a job of OAR), 1 failed.",
 )
 @reporting
 def status(directory: Path, as_json: bool, check_: bool) -> None:
@@ -93,7 +96,7 @@ def status(directory: Path, as_json: bool, check_: bool) -> None:
             click.echo(line)
     if check_:
         codes = {"complete": Exit.DONE, "failed": Exit.FAILED}
-        raise SystemExit(codes.get(report["state"], Exit.RESUMABLE))
+        raise SystemExit(codes.get(report["state"], resumable()))
 
 
 @main.command()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from fractopt.cli.console import Exit, log_to_stderr, reporting, say
+from fractopt.cli.console import Exit, log_to_stderr, reporting, resumable, say
 
 if TYPE_CHECKING:
     from fractopt.archive.store import Archive
@@ -57,7 +57,7 @@ def run(
     """Run the optimisation that CONFIG describes, alone or under mpirun.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 4 run directory in use or damaged,
-    75 stopped and resumable.
+    75 (in a job of OAR 99) stopped and resumable.
     """
     log_to_stderr()
     transport, leave = _workers(workers)
@@ -72,7 +72,7 @@ def run(
         code = _run(config, (*overrides, *extra), out, transport, resume, signals)
     except KeyboardInterrupt:
         log.error("stopped at once; what was committed stands, go on with --resume")
-        code = Exit.RESUMABLE
+        code = resumable()
     except BaseException as error:
         # The other ranks wait for a word from here, whatever happened.
         known = say(error)
@@ -177,6 +177,7 @@ def _master(config: Config, archive: Archive, transport: Transport, signals: _St
             setup,
             policy=config.policy,
             tests=config.tests,
+            stop=config.stop,
             walltime_s=config.walltime_s(),
             on_turn=on_turn,
         )
@@ -200,7 +201,7 @@ def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
         log.info("resume with the same command and --resume")
     else:
         log.info("nothing was evaluated: put right what is wrong, and give the same command again")
-    return Exit.FAILED if ending.failed else Exit.RESUMABLE
+    return Exit.FAILED if ending.failed else resumable()
 
 
 def _workers(count: int | None) -> tuple[Transport, Callable[[int], NoReturn]]:

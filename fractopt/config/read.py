@@ -25,6 +25,7 @@ from fractopt.objective.base import ObjectiveSettings
 from fractopt.optimizer import registry as optimizers
 from fractopt.optimizer.base import Optimizer
 from fractopt.optimizer.replicates import replicate_count
+from fractopt.optimizer.stopping import StopRule
 from fractopt.parallel.message import Limits
 from fractopt.space import PARAMETER_TYPES, Parameter, Space, Value
 from fractopt.trial import Budget
@@ -47,6 +48,7 @@ class Config:
     metric: str
     direction: Literal["minimize", "maximize"]
     tests: TestPlan
+    stop: StopRule
     limits: Limits
     policy: FailurePolicy
     text: str  # the resolved configuration, as TOML
@@ -174,7 +176,13 @@ class _Checker:
             metric=metric,
             direction=direction,
             tests=TestPlan(file.test.when if file.test.metrics else "never", file.test.finalists),
-            limits=Limits(file.failure.timeout, file.failure.stall_timeout, file.workers.reuse_process),
+            stop=StopRule(file.stop.target, file.stop.patience),
+            limits=Limits(
+                file.failure.timeout,
+                file.failure.stall_timeout,
+                file.workers.reuse_process,
+                file.failure.memory,
+            ),
             policy=FailurePolicy(
                 failed_retries=file.failure.failed.retry,
                 killed_retries=file.failure.killed.retry,

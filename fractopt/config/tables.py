@@ -15,6 +15,7 @@ from fractopt.space import Value
 
 SCHEMA = 1
 LONGEST_S = 1e9  # thirty years
+LARGEST_BYTES = 10**15
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -27,8 +28,21 @@ def seconds(value: object) -> float:
     raise ValueError('expected a duration such as "90s", "15m" or "4h", or a number of seconds')
 
 
+def size(value: object) -> int:
+    """A size: a number of bytes, or text such as "512MB", "48GB", "48GiB"."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B)\s*", value)):
+        unit = match[2]
+        power = "KMGT".index(unit[0]) + 1
+        value = int(float(match[1]) * (1024 if "i" in unit else 1000) ** power)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_BYTES:
+        return value
+    raise ValueError('expected a size such as "512MB", "48GB" or "48GiB", or a number of bytes')
+
+
 Duration = Annotated[float, BeforeValidator(seconds)]
+Size = Annotated[int, BeforeValidator(size)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -83,7 +97,7 @@ class TestTable(Table):
 
 class FailedTable(Table):
     retry: Count = 1
-    then: Literal["drop", "abort"] = "drop"
+    then: Literal["drop", "penalise", "abort"] = "drop"
 
 
 class KilledTable(Table):
@@ -95,9 +109,22 @@ class AbortTable(Table):
     after: Annotated[int, Field(ge=1)] = 10
 
 
+class StopTable(Table):
+    """[stop]: when the search ends before its budget; replicates and tests still follow.
+
+    At the first value as good as `target`, or after `patience` evaluations that bring no better one.
+    """
+
+    target: Number | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+
+
 class FailureTable(Table):
+    """[failure]. `memory` is what the processes of one evaluation may hold together."""
+
     timeout: Duration | None = None
     stall_timeout: Duration | None = None
+    memory: Size | None = None
     oom: Literal["halve-micro-batch"] = "halve-micro-batch"
     failed: FailedTable = FailedTable()
     killed: KilledTable = KilledTable()
@@ -133,6 +160,7 @@ class File(Table):
     objective: dict[str, Any]
     default: dict[str, Value] | None = None
     test: TestTable = TestTable()
+    stop: StopTable = StopTable()
     failure: FailureTable = FailureTable()
     workers: WorkersTable = WorkersTable()
     trust: TrustTable = TrustTable()

@@ -100,6 +100,7 @@ class Study:
         self._ranking: tuple[int, list[Standing]] | None = None  # after so many results
         self._trials: dict[int, Trial] = {}
         self._outcomes: dict[int, Outcome] = {}
+        self._losses: dict[int, float] = {}  # as the optimizer was told them
         self._running: dict[int, Trial] = {}
         self._next_id = 0
         self._step = 0
@@ -136,10 +137,12 @@ class Study:
                 asked += [self._trials[i] for i in event.ids.tolist() if i in self._trials]
         return tuple(asked)
 
-    def tell(self, trial: Trial | int, value: float | Outcome) -> None:
+    def tell(self, trial: Trial | int, value: float | Outcome, *, penalise: bool = False) -> None:
         """The final outcome of a running trial; a plain number that is not finite means diverged.
 
-        Raises ValueError for a trial that is not running (unknown, or told before), or a value that is none.
+        With `penalise` the optimizer takes an outcome without a value for the worst value told so far;
+        else it gets +inf, and what it makes of that is said in its own text. Raises ValueError for a trial
+        that is not running (unknown, or told before), or a value that is none.
         """
         number = trial.id if isinstance(trial, Trial) else int(trial)
         if number not in self._running:
@@ -153,7 +156,18 @@ class Study:
                     f"trial {number}: expected a number or an Outcome, got {value!r:.80}; where there is no "
                     "value, tell float('nan')"
                 ) from None
-        self._emit(self._told([number, *self._waiting.get(number, [])], value))
+        loss = self._sign * value.value if value.has_value else math.inf
+        if penalise and loss == math.inf:
+            loss = max((known for known in self._losses.values() if known < math.inf), default=loss)
+        self._emit(self._told([number, *self._waiting.get(number, [])], value, loss))
+
+    def stop(self, reason: str) -> None:
+        """End the search before its budget. What is running may still be told, and replicates follow.
+
+        A changed budget takes it up again. Nothing happens before the first `ask`, or after the search.
+        """
+        if self._plan_stands and self.stopped is None:
+            self._emit(Stopped(reason))
 
     def fold(self, events: Iterable[Recorded]) -> None:
         """Take a recorded history back: apply each event, decide nothing, record nothing."""
@@ -323,7 +337,7 @@ class Study:
 
     def _answer_repeats(self) -> None:
         for number, original in list(self._unanswered.items()):
-            self._emit(self._told([number], self._outcomes[original]))
+            self._emit(self._told([number], self._outcomes[original], self._losses[original]))
 
     def _only_repeats(self) -> bool:
         """Whether the search only repeats itself by now: it has nothing left to find.
@@ -332,8 +346,7 @@ class Study:
         """
         return self._repeats_in_a_row >= min(max(self.budget, LEAST_REPEATS), MOST_REPEATS)
 
-    def _told(self, ids: list[int], outcome: Outcome) -> Told:
-        loss = self._sign * outcome.value if outcome.has_value else math.inf
+    def _told(self, ids: list[int], outcome: Outcome, loss: float) -> Told:
         return Told(np.array(ids, np.int64), np.full(len(ids), loss), (outcome,) * len(ids))
 
     def _emit(self, event: Recorded) -> None:
@@ -409,11 +422,11 @@ class Study:
                 self._unanswered.pop(number, None)
                 continue
             trial = self._running.pop(number)
-            self._outcomes[number] = outcome
+            self._outcomes[number], self._losses[number] = outcome, loss
             self._waiting.pop(number, None)
             if trial.unit is None or trial.kind.is_replicate or not outcome.has_value:
                 continue
-            if self._best is None or (loss, number) < (self._loss(self._best), self._best):
+            if self._best is None or (loss, number) < (self._losses[self._best], self._best):
                 self._best = number
         search = np.array([self._is_search(i) for i in event.ids.tolist()])
         if search.any():
@@ -426,6 +439,3 @@ class Study:
 
     def _is_search(self, number: int) -> bool:
         return number in self._repeats or self._trials[number].kind is Kind.SEARCH
-
-    def _loss(self, number: int) -> float:
-        return self._sign * self._outcomes[number].value

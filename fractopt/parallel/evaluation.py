@@ -58,6 +58,7 @@ def main(argv: list[str], build: Build | None = None) -> int:
     for fd in (control, results):
         os.set_inheritable(fd, False)
     die_with(parent)
+    die_first()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     channel = Channel(results)
@@ -140,6 +141,12 @@ def die_with(parent: int) -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def die_first() -> None:
+    """Where memory runs out the kernel is to end an evaluation, which is sent again, and no rank."""
+    with suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 class Channel:

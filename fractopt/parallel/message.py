@@ -21,11 +21,12 @@ MAX_TEXT = 4096  # characters kept of any free text that an evaluation produced
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on one evaluation, in seconds; None where there is none."""
+    """Bounds on one evaluation, in seconds and bytes; None where there is none."""
 
     timeout_s: float | None = None
     stall_timeout_s: float | None = None
     reuse_process: bool = True
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ STUCK_S = 20.0  # for a process to end after SIGKILL, which one in a driver's sy
 _LOOK_S = 0.001, 0.1  # between two looks at a group that is ending: doubling from the first to the second
 _FLUSH_EVERY_S = 0.01  # while the control pipe is full
 _ASK_EVERY_S = 0.1  # whether the process lives, where no file descriptor tells
+_WEIGH_EVERY_S = 0.5  # where memory is limited: a look takes a millisecond for each 100 processes of the node
 _HINTS = {
     signal.SIGKILL: "often the kernel out of memory, or a scheduler",
     signal.SIGSEGV: "a crash in native code",
@@ -90,7 +91,7 @@ class Supervisor:
         self._buffer = b""
         self._resident = 0  # bytes, after the process's first evaluation
         self._patient = False  # whether the rest of an ending group may outlive its evaluation process
-        self._taken_at = self._started_at = self._sign_at = 0.0
+        self._taken_at = self._started_at = self._sign_at = self._weighed_at = 0.0
         self._kill_at = self._look_at = self._look_s = 0.0
 
     @property
@@ -146,6 +147,8 @@ class Supervisor:
             if not self._group.death_is_seen:
                 due.append(now + _ASK_EVERY_S)
             due += [at for at, _ in self._limits()]
+            if self._setup.limits.memory_bytes is not None:
+                due.append(self._weighed_at + _WEIGH_EVERY_S)
         return min(due)
 
     def poll(self) -> list[FromWorker]:
@@ -162,6 +165,7 @@ class Supervisor:
                 self._died(returncode)
             elif not self._ending:
                 self._check_limits()
+                self._weigh()
         if self._ending:
             self._finish_ending(group, said)
         return said
@@ -264,6 +268,22 @@ class Supervisor:
             else:
                 self._end(Unusable(self.worker, f"the objective's set-up ran {text}{self._tail()}"))
             return
+
+    def _weigh(self) -> None:
+        """End an evaluation whose processes hold more memory than allowed, before the kernel ends others."""
+        allowed, now = self._setup.limits.memory_bytes, time.monotonic()
+        if allowed is None or self._ending or self._group is None or now < self._weighed_at + _WEIGH_EVERY_S:
+            return
+        self._weighed_at = now
+        held = self._group.resident_of_all()
+        if held <= allowed:
+            return
+        text = f"held {held / 1e9:.3g} GB of memory, more than the {allowed / 1e9:.3g} GB allowed"
+        if self._running and self._task is not None:
+            outcome = Outcome(Status.OOM, seconds=now - self._started_at, message=f"it {text}")
+            self._end(self._finished(self._task, outcome))
+        else:
+            self._end(Unusable(self.worker, f"the objective's set-up {text}{self._tail()}"))
 
     def _died(self, returncode: int) -> None:
         how = _death(returncode)

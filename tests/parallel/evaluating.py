@@ -86,6 +86,12 @@ class Scripted:
         self.kept.append(b"x" * int(x * 1e6))
         return self.do_return(task, report, x)
 
+    def do_swell(self, task: Evaluation, report: Report, x: float) -> Outcome:
+        """Hold x MB in a child process, and wait."""
+        code = f"import time; held = b'x' * int({x}e6); time.sleep(60)"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        raise AssertionError
+
     def do_print(self, task: Evaluation, report: Report, x: float) -> Outcome:
         print("printed by Python")
         print("an error printed by Python", file=sys.stderr)

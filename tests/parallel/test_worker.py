@@ -104,6 +104,22 @@ def test_a_process_that_grows_is_replaced(monkeypatch: pytest.MonkeyPatch) -> No
         assert pids[3] != pids[0]
 
 
+def test_what_an_evaluation_and_its_children_hold_is_limited() -> None:
+    with Watched(memory_bytes=300_000_000) as watched:
+        first = watched.pid()
+        ended = watched.run("swell", 400.0, trial=1)
+        assert isinstance(ended, Finished)
+        assert ended.outcome.status is Status.OOM
+        assert ended.outcome.message.endswith("GB of memory, more than the 0.3 GB allowed")
+        assert watched.pid() != first
+
+
+def test_the_kernel_is_to_end_an_evaluation_before_a_rank() -> None:
+    with Watched() as watched:
+        score = Path(f"/proc/{watched.pid()}/oom_score_adj").read_text()
+        assert int(score) > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 def test_a_process_killed_from_outside_is_replaced() -> None:
     with Watched() as watched:
         watched.supervisor.send(Task(0, 0, "search", {"do": "sleep", "x": 60}, 7))
