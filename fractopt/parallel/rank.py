@@ -18,9 +18,24 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fractopt.parallel import gpu
-from fractopt.parallel.message import MAX_BYTES, Crashed, Message, Node, Place, Setup, Stop, Task, encode
-from fractopt.parallel.mpi import EXIT, FINALIZE, LEAVE_S, MASTER, Backoff, Post, Tag, decoded, depart
+from fractopt.parallel.lease import RENEW_S
+from fractopt.parallel.message import (
+    MAX_BYTES,
+    Crashed,
+    Message,
+    Node,
+    Place,
+    Progress,
+    Setup,
+    Stop,
+    Task,
+    encode,
+)
+from fractopt.parallel.mpi import LEAVE_S, fault_tolerant_job
+from fractopt.parallel.post import EXIT, FINALIZE, MASTER, Backoff, Post, Tag, decoded, depart
 from fractopt.parallel.worker import COMMAND, STUCK_S, Supervisor, end
+
+MOST_WAITING = 64  # messages that a master which does not listen lets pile up, those that matter aside
 
 
 class LostMasterError(Exception):
@@ -63,6 +78,7 @@ class Worker:
         self._supervisor: Supervisor | None = None
         self._stop_by: float | None = None
         self._leave: bytes | None = None
+        self._renewed_at = time.monotonic()
 
     def work(self) -> None:
         """Follow orders until told to stop and no evaluation process is left."""
@@ -72,11 +88,21 @@ class Worker:
         while not self._done():
             self._take_orders()
             for message in self._supervisor.poll() if self._supervisor else ():
-                self._post.send(MASTER, Tag.REPORT, encode(message))
                 self._backoff.reset()
+                if isinstance(message, Progress) and self._post.waiting >= MOST_WAITING:
+                    continue  # the next one says as much
+                self._post.send(MASTER, Tag.REPORT, encode(message))
+            self._renew()
             self._wait()
         self.end(0.0)
         self._post.send(MASTER, Tag.GOODBYE)
+
+    def _renew(self) -> None:
+        """Renew the lease, if it is time to: whatever the evaluation process does, this rank is there."""
+        if time.monotonic() >= self._renewed_at + RENEW_S:
+            self._renewed_at = time.monotonic()
+            if self._post.settle():
+                self._post.send(MASTER, Tag.ALIVE)
 
     def crash(self, text: str) -> None:
         """Say what went wrong, to the master and on stderr, and leave no evaluation process."""
@@ -90,7 +116,7 @@ class Worker:
             traceback.print_exc()
 
     def last_word(self) -> bytes:
-        """Wait for the master's leave. Ends the job by force where it does not come."""
+        """Wait for the master's leave. Where it does not come, ends a job that loses no ranks by force."""
         until = time.monotonic() + LEAVE_S + STUCK_S
         try:
             while time.monotonic() < until:
@@ -105,7 +131,8 @@ class Worker:
                     time.sleep(0.002)
         except Exception:  # MPI itself fails
             traceback.print_exc()
-        self._post.abort(1)
+        if not fault_tolerant_job():
+            self._post.abort(1)
         return EXIT
 
     def end(self, grace_s: float) -> None:
