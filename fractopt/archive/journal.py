@@ -3,9 +3,13 @@
 A segment is a text file of lines `crc32 length json`. A master creates its own with O_EXCL and is
 its only writer for ever: nobody appends to, or truncates, another's segment. The first record of a
 segment names the master and how many records of the previous segment it accepts; what an earlier
-master may still write after that is not part of the run. A tail that a crash tore off is therefore
-left where it is and simply not accepted. A bad record with good ones behind it is damage: reading
-stops there with an error.
+master may still write after that is not part of the run.
+
+A commit is one line, `{"after": n, "records": [...]}` with n records of the segment before it, so it
+is there whole or not at all: the pages of one write may reach the disk in any order. (Up to schema 2
+each record was a line.) A tail that a crash tore off is left where it is and simply not accepted. A
+bad line with good ones behind it is damage, for a commit begins when the one before is durable:
+reading stops there with an error, and `fractopt repair` says what can be done.
 """
 
 from __future__ import annotations
@@ -14,12 +18,13 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fractopt.archive.durable import create_file, write_all
+from fractopt.archive.durable import create_file, sync_directory, write_all
 
 Record: TypeAlias = dict[str, Any]
 
@@ -28,21 +33,31 @@ class ArchiveError(Exception):
     """The run directory cannot be used as asked; the text says why, and what to do."""
 
 
+_START = re.compile(rb"([0-9a-f]{8}) ([1-9][0-9]{0,8}) ")
+
+
 def encode_line(record: Mapping[str, Any]) -> bytes:
+    return _framed(_encode(record))
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
     # ASCII only: a message may hold what is no UTF-8, such as the surrogates of a strange file name.
-    body = json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def _framed(body: bytes) -> bytes:
     return b"%08x %d %s\n" % (zlib.crc32(body), len(body), body)
 
 
 def decode_line(line: bytes) -> Record | None:
-    """The record of a line without its newline, None where the line is not whole."""
-    parts = line.split(b" ", 2)
-    if len(parts) != 3:
+    """The record of a line without its newline, None where the line is not exactly what was written."""
+    start = _START.match(line)
+    if start is None:
         return None
-    checksum, length, body = parts
+    body = line[start.end() :]
+    if len(body) != int(start[2]) or zlib.crc32(body) != int(start[1], 16):
+        return None
     try:
-        if len(body) != int(length) or zlib.crc32(body) != int(checksum, 16):
-            return None
         record = json.loads(body)
     except (ValueError, RecursionError):
         return None
@@ -50,13 +65,55 @@ def decode_line(line: bytes) -> Record | None:
 
 
 @dataclass(frozen=True)
+class Line:
+    """A whole line as found: from byte `start` to `end`, its newline included.
+
+    `after` is how many records of the segment stand before it, None where the line does not say.
+    `ended` is False where another byte, or nothing, stands in the newline's place.
+    """
+
+    start: int
+    end: int
+    after: int | None
+    records: tuple[Record, ...]
+    ended: bool
+
+
+def whole_lines(data: bytes) -> Iterator[Line]:
+    """Every whole line of a segment, whatever stands between them."""
+    position = 0
+    while position < len(data):
+        start = _START.match(data, position)
+        end = min(start.end() + int(start[2]), len(data)) if start else -1
+        record = decode_line(data[position:end]) if start else None
+        if record is None:
+            position = data.find(b"\n", position) + 1 or len(data)
+            continue
+        after, records = _commit(record) or (None, (record,))
+        yield Line(position, min(end + 1, len(data)), after, records, data[end : end + 1] == b"\n")
+        position = end + 1
+
+
+def _commit(line: Record) -> tuple[int, tuple[Record, ...]] | None:
+    """What a line says that holds a whole commit."""
+    after, records = line.get("after"), line.get("records")
+    if line.keys() != {"after", "records"} or not isinstance(after, int) or not isinstance(records, list):
+        return None
+    return (after, tuple(records)) if all(isinstance(record, dict) for record in records) else None
+
+
+@dataclass(frozen=True)
 class Segment:
-    """One segment as read: its whole records, and how many bytes of a torn tail follow them."""
+    """One segment as read: its whole records, and how many bytes of a torn tail follow them.
+
+    `damage` says what is wrong behind these records; "" where nothing is.
+    """
 
     number: int
     path: Path
     records: tuple[Record, ...]
     torn: int
+    damage: str = ""
 
     @property
     def header(self) -> Record:
@@ -64,32 +121,25 @@ class Segment:
 
 
 def read_segment(path: Path) -> Segment:
-    """Raises ArchiveError for a damaged record that is followed by a good one."""
+    """The records of a segment up to the first line that is not whole."""
     data = path.read_bytes()
     records: list[Record] = []
     good = 0
-    position = 0
-    while position < len(data):
-        end = data.find(b"\n", position)
-        record = decode_line(data[position:end]) if end >= 0 else None
-        if record is None:
-            break
-        records.append(record)
-        position = good = end + 1
-    tail = data[good:]
-    if _lost_its_end(tail) or any(decode_line(line) is not None for line in tail.split(b"\n")[1:]):
-        raise ArchiveError(
-            f"{path}: record {len(records) + 1} is damaged (at byte {good}) and whole records follow it. "
-            f"Nothing was changed. Restore the file from a copy, or continue elsewhere from archive.h5 alone."
-        )
-    return Segment(int(path.stem), path, tuple(records), len(tail))
-
-
-def _lost_its_end(tail: bytes) -> bool:
-    """Whether `tail` begins with a whole record whose newline is another byte, with more behind it."""
-    start = re.match(rb"[0-9a-f]{8} (\d{1,9}) ", tail)
-    end = start.end() + int(start[1]) if start else len(tail)
-    return end + 1 < len(tail) and decode_line(tail[:end]) is not None
+    damage = ""
+    for line in whole_lines(data):
+        if line.start != good:
+            damage = f"record {len(records) + 1} is damaged (at byte {good}) and whole records follow it"
+        elif not line.ended:
+            if line.end < len(data):
+                damage = f"record {len(records) + 1} has lost its end (at byte {line.end - 1})"
+        elif line.after not in (None, len(records)):
+            damage = f"record {len(records) + 1} is missing: number {line.after + 1} follows (at byte {good})"
+        else:
+            records += line.records
+            good = line.end
+            continue
+        break
+    return Segment(int(path.stem), path, tuple(records), len(data) - good, damage)
 
 
 def segment_paths(directory: Path) -> list[Path]:
@@ -105,18 +155,34 @@ def read_journal(directory: Path) -> list[Segment]:
     """
     found = [read_segment(path) for path in segment_paths(directory)]
     chain: list[Segment] = []
-    for segment in (s for s in found if s.records):
+    for segment in (s for s in found if s.records or s.damage):
+        if not segment.records:
+            raise _damaged(segment)
         number, count = _accepts(segment)
         if chain and number == chain[-1].number and count <= len(chain[-1].records):
             previous = chain.pop()
-            chain.append(replace(previous, records=previous.records[:count]))
+            chain.append(replace(previous, records=previous.records[:count], damage=""))
+        elif chain and chain[-1].damage:
+            raise _damaged(chain[-1])
         elif chain or number != 0:
             raise ArchiveError(
                 f"{segment.path} continues segment {number:04d} after {count} records, which is missing or "
-                f"shorter than it was. Restore it, or continue elsewhere from archive.h5 alone."
+                f"shorter than it was. Nothing was changed. {_advice(directory)}"
             )
         chain.append(segment)
+    if chain and chain[-1].damage:
+        raise _damaged(chain[-1])
     return chain
+
+
+def _damaged(segment: Segment) -> ArchiveError:
+    return ArchiveError(
+        f"{segment.path}: {segment.damage}. Nothing was changed. {_advice(segment.path.parent)}"
+    )
+
+
+def _advice(directory: Path) -> str:
+    return f"fractopt repair {directory.parent} says what can be saved."
 
 
 def _accepts(segment: Segment) -> tuple[int, int]:
@@ -154,6 +220,11 @@ class JournalWriter:
         self.number = number
         self.header: Record = {**header, "generation": number, "accepts": accepts}
         start = b"".join(map(encode_line, (self.header, *copied)))
+        if after is not None:
+            # Its master may have died between the write and the fdatasync: what this segment accepts
+            # has to be on the disk before this segment is.
+            _sync(after.path)
+            sync_directory(directory)
         try:
             create_file(self.path, start)
         except FileExistsError:
@@ -163,11 +234,17 @@ class JournalWriter:
             ) from None
         self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         self._size = len(start)
+        self._count = start.count(b"\n")
         self._pending: list[bytes] = []
         self._broken = False
 
     def append(self, record: Mapping[str, Any]) -> None:
-        self._pending.append(encode_line(record))
+        self._pending.append(_encode(record))
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything was gathered since the last commit."""
+        return bool(self._pending)
 
     def commit(self) -> None:
         """Make every appended record durable. Raises OSError (disk full, I/O error)."""
@@ -175,15 +252,17 @@ class JournalWriter:
             raise OSError("the journal took an error before and accepts no more records")
         if not self._pending:
             return
-        data = b"".join(self._pending)
+        data = _framed(b'{"after":%d,"records":[%s]}' % (self._count, b",".join(self._pending)))
         try:
             write_all(self._handle, data)
             os.fdatasync(self._handle)
         except OSError:
             self._broken = True
-            os.ftruncate(self._handle, self._size)
+            with suppress(OSError):  # a disk that fails altogether: a whole line too many does no harm
+                os.ftruncate(self._handle, self._size)
             raise
         self._size += len(data)
+        self._count += len(self._pending)
         self._pending.clear()
 
     def close(self) -> None:
@@ -191,6 +270,14 @@ class JournalWriter:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def next_number(directory: Path) -> int:

@@ -81,7 +81,9 @@ class Lock:
                 holder = read_owner(path)
             if holder is None:
                 if path.exists() and read_owner(path) is None:
-                    raise ArchiveError(f"{path} is not a lock of ours; look at it, and remove it to go on")
+                    raise ArchiveError(
+                        f"{path} is not a lock of ours. Look at it; fractopt unlock {path.parent} removes it."
+                    )
             elif _is_gone(holder, owner) or (
                 watch and is_alive(holder) is None and stood_still(path, holder)
             ):
@@ -90,8 +92,8 @@ class Lock:
             elif time.monotonic() > deadline:
                 raise ArchiveError(
                     f"{path.parent} is in use by another master ({holder.describe()}). Wait for it, stop it, "
-                    f"or choose another directory with --out. If that process is certainly gone, "
-                    f"remove {path} and resume."
+                    f"or choose another directory with --out. If that process is certainly gone: "
+                    f"fractopt unlock {path.parent}, and resume."
                 )
             else:
                 time.sleep(0.1)
@@ -99,6 +101,10 @@ class Lock:
     def check(self) -> None:
         """Raise ArchiveError unless this master still owns the directory."""
         holder = read_owner(self.path)
+        for _ in range(3):
+            if holder is None:  # a network file system may not find for a moment what is there
+                time.sleep(0.1)
+                holder = read_owner(self.path)
         if holder is None or holder.uuid != self.owner.uuid:
             by = holder.describe() if holder else "nobody (the LOCK file was removed)"
             raise ArchiveError(
@@ -106,12 +112,13 @@ class Lock:
             )
 
     def beat(self, every_s: float = 20.0) -> None:
-        """Check the ownership and move the counter, at most every `every_s` seconds."""
+        """Move the counter, at most every `every_s` seconds; raises ArchiveError as `check` does."""
         if time.monotonic() - self._moved < every_s:
             return
         self.check()
         self.owner = replace(self.owner, counter=self.owner.counter + 1)
-        replace_file(self.path, _encode(self.owner), durable=False)
+        # Durably: a LOCK emptied by a power loss would keep every later master out.
+        replace_file(self.path, _encode(self.owner))
         self._moved = time.monotonic()
 
     def release(self) -> None:

@@ -10,7 +10,8 @@ from fractopt.archive.journal import ArchiveError, Record
 from fractopt.space import Space, Value
 
 # Of journal records and HDF5 layout; a reader refuses a higher one. 2: trials that replicate another one.
-SCHEMA = 2
+# 3: a commit is one line of the journal.
+SCHEMA = 3
 
 
 @dataclass(frozen=True)

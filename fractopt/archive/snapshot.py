@@ -43,6 +43,15 @@ def write_snapshot(path: Path, history: History, config: str) -> None:
     replace_file(path, buffer.getvalue())
 
 
+def snapshot_length(path: Path) -> int:
+    """How many records the archive at `path` holds; 0 where there is none that can be read."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return int(file["journal"].shape[0])
+    except Exception:  # whatever HDF5 makes of a file that is damaged, or somebody else's
+        return 0
+
+
 def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
     """Manifest, records and configuration text of an archive.
 

@@ -11,6 +11,7 @@ LOCK         who runs it                       status.json  what the workers do 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -31,10 +32,13 @@ from fractopt.archive.journal import (
 )
 from fractopt.archive.lock import Lock
 from fractopt.archive.manifest import Manifest
-from fractopt.archive.snapshot import read_snapshot, write_snapshot
+from fractopt.archive.snapshot import read_snapshot, snapshot_length, write_snapshot
 from fractopt.trial import Recorded, event_to_json
 
+log = logging.getLogger(__name__)
+
 SNAPSHOT_SHARE = 0.01  # of the wall time may go into snapshots
+SNAPSHOT_AGAIN_S = 60.0  # after one that failed
 
 
 class Archive:
@@ -54,6 +58,7 @@ class Archive:
         self._config = config
         self._next_snapshot = time.monotonic() + 2.0
         self._fresh = 0  # records since the last snapshot
+        self._unshown = False  # status.json failed, and the log says so
 
     @classmethod
     def create(cls, directory: Path, manifest: Manifest, config: str, meta: Mapping[str, Any]) -> Archive:
@@ -63,15 +68,19 @@ class Archive:
         ArchiveError where there is something else in it already.
         """
         _refuse_to_start(directory)
+        above = [p for p in directory.absolute().parents if not p.exists()]
         (directory / "journal").mkdir(parents=True, exist_ok=True)
         (directory / "evals").mkdir(exist_ok=True)
-        sync_directory(directory.absolute().parent)
+        for parent in (directory.absolute(), *above):
+            sync_directory(parent.parent)
         lock = Lock.acquire(directory / "LOCK")
         try:
             _refuse_to_start(directory)  # a master that was faster may have come and gone since
             (directory / "archive.h5").unlink(missing_ok=True)
             for segment in (directory / "journal").glob("*.wal"):
                 segment.unlink()
+            for place in (directory, directory / "journal"):
+                sync_directory(place)  # before there is anything that it would be mixed with
             return cls._open(directory, lock, _Stored(manifest, [], None, 1), config, meta)
         except BaseException:
             lock.release()
@@ -143,12 +152,24 @@ class Archive:
     def commit(self) -> None:
         """Make everything gathered durable; raises OSError, or ArchiveError when taken over."""
         self._lock.beat()
+        if self._journal.pending:
+            self._lock.check()  # a master that was stopped and superseded says nothing more
         self._journal.commit()
 
     def snapshot_if_due(self) -> None:
-        """Bring archive.h5 up to date where that keeps within 1 % of the wall time."""
+        """Bring archive.h5 up to date where that keeps within 1 % of the wall time.
+
+        A failure is logged and tried again later: the journal is what counts while a run goes on.
+        """
         if self._fresh and time.monotonic() >= self._next_snapshot:
-            self.snapshot()
+            try:
+                self.snapshot()
+            except OSError as error:
+                log.warning(
+                    "warning: archive.h5 was not brought up to date (%s), the journal is",
+                    error.strerror or error,
+                )
+                self._next_snapshot = time.monotonic() + SNAPSHOT_AGAIN_S
 
     def snapshot(self) -> None:
         began = time.monotonic()
@@ -179,8 +200,16 @@ class Archive:
         self._lock.release()
 
     def show(self, board: Mapping[str, Any]) -> None:
-        """Publish what the workers do just now; a convenience for readers, not part of the run."""
-        replace_file(self.directory / "status.json", json.dumps(board).encode(), durable=False)
+        """Publish what the workers do just now; a convenience for readers, not part of the run.
+
+        Where it fails the run goes on without, and the log says so once.
+        """
+        try:
+            replace_file(self.directory / "status.json", json.dumps(board).encode(), durable=False)
+        except OSError as error:
+            if not self._unshown:
+                log.warning("warning: status.json cannot be written (%s)", error.strerror or error)
+            self._unshown = True
 
 
 @dataclass(frozen=True)
@@ -245,10 +274,17 @@ def _refuse_another(directory: Path, stored: Manifest, expected: Manifest) -> No
 def _read(directory: Path) -> _Stored:
     """The run in `directory`, from its journal, else from archive.h5; or an archive.h5 by itself."""
     number = next_number(directory / "journal")
+    known = snapshot_length(directory / "archive.h5")  # first: a run that goes on only adds to its journal
     segments = read_journal(directory / "journal")
     if segments:
         manifest = Manifest.from_json(segments[0].header["manifest"])
-        return _Stored(manifest, accepted(segments), segments[-1], number)
+        records = accepted(segments)
+        if len(records) < known:  # a snapshot has nothing that was not durable in the journal before
+            raise ArchiveError(
+                f"{directory}: the journal has lost its end, it holds {len(records)} records and archive.h5 "
+                f"{known}. Nothing was changed. fractopt repair {directory} says what can be saved."
+            )
+        return _Stored(manifest, records, segments[-1], number)
     if not directory.exists():
         raise ArchiveError(f"there is no run at {directory}")
     if directory.is_dir() and not (directory / "archive.h5").exists():

@@ -50,6 +50,23 @@ def test_an_old_archive_is_continued_in_our_schema(path: Path, tmp_path: Path) -
     assert [row.outcome for row in again.evaluations] == [row.outcome for row in load(path).evaluations]
 
 
+@pytest.mark.parametrize("schema", [2, 3])
+def test_an_old_journal_is_read_and_continued(schema: int, tmp_path: Path) -> None:
+    source = ARCHIVES[0].with_name(f"schema-{schema}.wal")
+    (tmp_path / "journal").mkdir()
+    shutil.copy(source, tmp_path / "journal" / "0001.wal")
+    before = load(tmp_path)
+    assert len(before.evaluations) == before.budget == 25
+    assert before.complete
+    archive = Archive.resume(tmp_path, before.manifest, "", {})
+    archive.note({"record": "note"})
+    archive.close(complete=True, reason="")
+    again = load(tmp_path)
+    assert again.records[: len(before.records)] == before.records
+    assert again.records == archive.history.records
+    assert (tmp_path / "journal" / "0001.wal").read_bytes() == source.read_bytes()
+
+
 def test_the_replicates_of_schema_2_are_read() -> None:
     history = load(ARCHIVES[0].with_name("schema-2.h5"))
     replicates = [(row.id, row.kind.value, row.of) for row in history.evaluations if row.kind.is_replicate]

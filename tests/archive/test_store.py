@@ -344,12 +344,58 @@ def test_a_master_that_was_taken_over_writes_no_snapshot(directory: Path) -> Non
     archive = runs.create(directory)
     runs.run_out(archive, most=2)
     (directory / "LOCK").unlink()
-    before = (directory / "archive.h5").read_bytes()
-    runs.run_out(archive, most=1)
-    with pytest.raises(ArchiveError, match="taken over by nobody"):
-        archive.snapshot()
-    assert (directory / "archive.h5").read_bytes() == before
+    before = runs.contents(directory)
+    archive.note({"record": "note"})
+    for write in (archive.commit, archive.snapshot):
+        with pytest.raises(ArchiveError, match="taken over by nobody"):
+            write()
+    assert runs.contents(directory) == before
     archive.abandon()
+
+
+def test_a_journal_that_lost_what_archive_h5_holds_is_refused_untouched(directory: Path) -> None:
+    archive = runs.create(directory)
+    runs.run_out(archive)
+    archive.close(complete=True, reason="")
+    (path,) = (directory / "journal").glob("*.wal")
+    path.write_bytes(path.read_bytes()[:-1])  # by itself this would be a torn tail
+    before = runs.contents(directory)
+    for read in (load, runs.resume):
+        with pytest.raises(ArchiveError, match=r"lost its end, it holds \d+ records and archive\.h5 \d+"):
+            read(directory)
+    assert runs.contents(directory) == before
+
+
+def test_what_is_only_for_show_may_fail_and_archive_h5_may_come_later(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = runs.create(directory)
+    before = (directory / "archive.h5").read_bytes()
+
+    def full(path: Path, data: bytes, *, durable: bool = True) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "replace_file", full)
+        patch.setattr(snapshot, "replace_file", full)
+        patch.setattr(archive, "_next_snapshot", 0.0)
+        runs.run_out(archive, most=1)
+        for _ in range(3):
+            archive.snapshot_if_due()
+            archive.show({})
+        assert [record.message for record in caplog.records] == [
+            "warning: archive.h5 was not brought up to date (No space left on device), the journal is",
+            "warning: status.json cannot be written (No space left on device)",
+        ]
+        with pytest.raises(OSError, match="No space left"):  # at the end it is owed
+            archive.close(complete=True, reason="")
+        archive.abandon()
+    assert (directory / "archive.h5").read_bytes() == before
+    assert len(load(directory).evaluations) == 1
+    again = runs.resume(directory)
+    runs.run_out(again)
+    again.close(complete=True, reason="")
+    assert len(load(directory / "archive.h5").evaluations) == 6
 
 
 def test_snapshots_stay_within_their_share_of_the_time(
