@@ -19,6 +19,7 @@ from ranks import Job, marked, needs_mpi, survivors
 
 pytestmark = needs_mpi
 SCRIPT = Path(__file__).with_name("job.py")
+SILENCE = Path(__file__).with_name("silence.py")
 
 
 def _finish(job: Job) -> tuple[int, dict[str, Any], list[dict[str, Any]], str]:
@@ -106,6 +107,24 @@ class TestFaultTolerant:
         assert "ZeroDivisionError" in last["gone"]["message"]
         assert last["done"]["done"] == list(range(20))
         assert "### worker 1 of 3" in err
+
+    def test_silent_ranks_end_their_leases_and_the_job_ends_without_them(self) -> None:
+        job = Job(6, SILENCE, "16", "far", "large", "half", "exit", fault_tolerant=True)
+        _, last, said, err = _finish(job)
+        assert last["done"]["done"] == list(range(16)), err
+        gone = {r["gone"]: r["message"] for r in said if "gone" in r}
+        assert gone.keys() == {1, 2, 3, 4}
+        assert all("nothing was heard of its rank for 3 s" in message for message in gone.values())
+        assert last["gone"]["expected"] == 1
+
+    def test_a_rank_that_was_stopped_comes_back_and_a_busy_master_gives_nobody_up(self) -> None:
+        code, last, said, err = _finish(Job(4, SILENCE, "20", "pause", "busy", fault_tolerant=True))
+        assert code == 0, err
+        assert set(range(20)) <= set(last["done"]["done"])
+        assert [r["gone"] for r in said if "gone" in r] == [1]
+        assert [r["hello"] for r in said if "hello" in r].count(1) == 2
+        assert last["late"]["worker"] == 1  # what it was at when it was stopped
+        assert "rank 1 is heard of again" in err
 
     def test_a_killed_master_ends_the_job(self) -> None:
         job = Job(3, SCRIPT, "orphan", "2", fault_tolerant=True)

@@ -29,9 +29,9 @@ def test_a_worker_that_renews_keeps_its_lease_and_a_silent_one_loses_it() -> Non
     leases = Leases([1, 2], 5.0, clock)
     _listen(leases, clock, 20.0)
     assert not leases.ended(1)
-    _listen(leases, clock, 4.9, but=frozenset({1}))
+    _listen(leases, clock, 4.5, but=frozenset({1}))
     assert not leases.ended(1)
-    _listen(leases, clock, 0.3, but=frozenset({1}))
+    _listen(leases, clock, 1.0, but=frozenset({1}))
     assert leases.ended(1)
     assert not leases.ended(2)
     leases.renew(1)
@@ -44,7 +44,7 @@ def test_time_in_which_nobody_listened_does_not_count() -> None:
     _listen(leases, clock, 1.0)
     clock.now += 10_000.0  # the master decided, or was stopped
     leases.look()
-    assert leases.silent_s(1) <= LISTENED_S + 0.1
+    assert leases.silent_s(1) <= LISTENED_S + 0.2
     assert not leases.ended(1)
     _listen(leases, clock, 5.0, but=frozenset({1}))
     assert leases.ended(1)
