@@ -22,11 +22,11 @@ import time
 import uuid
 from pathlib import Path
 
+from processes import MARK, wait_until_gone
+
 from fractopt.archive.history import History
 from fractopt.archive.store import load
 
-SURVIVE_S = 5.0
-MARK = "FRACTOPT_TEST_MARK"
 CONFIG = """
 [run]
 budget = 24
@@ -40,30 +40,6 @@ kind = "synthetic"
 function = "himmelblau"
 sleep = 0.2
 """
-
-
-def survivors(mark: str) -> list[int]:
-    """Processes that carry `mark` in their environment, or are in a group led by one that did."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes():
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z":
-                    found.append(int(entry.name))
-        except OSError:
-            continue  # it ended while we looked
-    return found
-
-
-def wait_until_gone(mark: str) -> float:
-    """Seconds until no process is left; raises AssertionError after SURVIVE_S."""
-    began = time.monotonic()
-    while left := survivors(mark):
-        if time.monotonic() - began > SURVIVE_S:
-            raise AssertionError(f"processes {left} outlived mpirun by {SURVIVE_S} s")
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def finished_results(directory: Path) -> set[int]:
