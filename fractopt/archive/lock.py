@@ -15,10 +15,11 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from fractopt.archive.durable import create_file, replace_file
+from fractopt.archive.durable import create_file, replace_file, sync_directory
 from fractopt.archive.journal import ArchiveError
 
 STILL_S = 180.0  # how long the counter must stand still before a lock of another host is taken over
@@ -164,19 +165,38 @@ def stood_still(path: Path, holder: Owner, seconds: float = STILL_S) -> bool:
 def _replace(path: Path, holder: Owner, newcomer: Owner) -> bool:
     """Put the newcomer's lock in the place of the gone owner's; False where another was faster.
 
-    LOCK is there all the time, so nobody can take it for free in between. Newcomers are kept apart
-    by a lock of the kernel, which ends with its process; a file system that has none is left with
-    the check that every master makes before it writes a snapshot.
+    LOCK is there all the time, so nobody can take it for free in between.
     """
-    guard = os.open(path.with_name(".LOCK.guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(guard, fcntl.LOCK_EX)
+    with _guarded(path):
         now = read_owner(path)
         if now is None or now.uuid != holder.uuid:
             return False
         replace_file(path, _encode(newcomer))
         return True
+
+
+def remove(path: Path, holder: Owner | None) -> bool:
+    """Remove the lock at `path` where `holder` still has it; None: where it is no lock of ours."""
+    with _guarded(path):
+        if read_owner(path) != holder:
+            return False
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
+        return True
+
+
+@contextlib.contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """Keep apart those who take the lock at `path` over.
+
+    By a lock of the kernel, which ends with its process; a file system that has none is left with
+    the check that every master makes before it writes.
+    """
+    guard = os.open(path.with_name(".LOCK.guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(guard)
 

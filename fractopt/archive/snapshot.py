@@ -2,7 +2,7 @@
 
     /evals     one compound row for each evaluation, scalar columns (see `history.table`)
     /journal   every record of the run in order, as JSON text: this file alone can be resumed
-    attributes schema, manifest (JSON), config (TOML), complete, evaluations, missing
+    attributes schema, manifest (JSON), config (TOML), complete, evaluations, missing, journal_crc32
 
 The file is built in memory and replaces the old one in one step. HDF5 never writes to the disk
 itself: a crash cannot leave half a file, and a full disk is an ordinary OSError, not a segfault.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def write_snapshot(path: Path, history: History, config: str) -> None:
         file.create_dataset("evals", data=rows)
         lines = [json.dumps(r, allow_nan=False) for r in history.records]
         file.create_dataset("journal", data=np.array(lines, dtype=object), dtype=h5py.string_dtype())
+        file.attrs["journal_crc32"] = _checksum(lines)
         file.attrs["schema"] = history.manifest.schema
         file.attrs["manifest"] = json.dumps(history.manifest.to_json(), allow_nan=False)
         file.attrs["config"] = config
@@ -73,6 +75,8 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
                 raise ArchiveError(f"{path} is an HDF5 file, but no archive of fractopt")
             manifest = Manifest.from_json(json.loads(_attribute(file, "manifest")))
             lines = _journal(path, file["journal"], size)
+            if "journal_crc32" in file.attrs and int(file.attrs["journal_crc32"]) != _checksum(lines):
+                raise ArchiveError(f"{path} is damaged: its records are not those that were written")
             records = [json.loads(line) for line in lines]
             if not all(isinstance(record, dict) for record in records):
                 raise ArchiveError(f"{path}: /journal holds something else than records")
@@ -84,6 +88,10 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
     except Exception as error:  # whatever HDF5 and JSON make of a file that somebody else made
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ArchiveError(f"{path} cannot be read as an archive of fractopt: {reason}") from None
+
+
+def _checksum(lines: list[str]) -> int:
+    return zlib.crc32("\n".join(lines).encode())
 
 
 def _journal(path: Path, dataset: Any, file_size: int) -> list[str]:

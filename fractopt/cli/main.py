@@ -13,6 +13,7 @@ import click
 
 from fractopt.cli.console import Exit, fail, reporting, resumable
 from fractopt.cli.run import run
+from fractopt.cli.upkeep import doctor, repair, unlock
 
 DIRECTORY = click.Path(path_type=Path)
 
@@ -23,7 +24,8 @@ def main() -> None:
     """Optimise expensive black boxes, LoRA fine-tunes first, alone or under mpirun."""
 
 
-main.add_command(run)
+for command in (run, repair, unlock, doctor):
+    main.add_command(command)
 
 
 @main.command()
