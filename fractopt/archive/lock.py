@@ -2,8 +2,8 @@
 
 The file holds host, pid, job and a counter that its owner moves. Taking over is allowed where the
 owner is certainly gone: its process on this host is dead; the same SLURM job was restarted; the
-same OAR job array was resubmitted; or the counter stood still for three minutes of the newcomer's
-own clock (clocks of two hosts are never compared).
+same OAR job array was resubmitted; the scheduler says that its job is over; or the counter stood
+still for three minutes of the newcomer's own clock (clocks of two hosts are never compared).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fractopt.archive import scheduler
 from fractopt.archive.durable import create_file, replace_file, sync_directory
 from fractopt.archive.journal import ArchiveError
 
@@ -146,7 +147,10 @@ def is_alive(owner: Owner) -> bool | None:
 
 
 def _is_gone(holder: Owner, newcomer: Owner) -> bool:
-    if is_alive(holder) is False:
+    alive = is_alive(holder)
+    if alive is False:
+        return True
+    if alive is None and scheduler.is_over(holder.job, holder.restart):
         return True
     same_job = bool(holder.job) and holder.job == newcomer.job
     return same_job and newcomer.restart > holder.restart
