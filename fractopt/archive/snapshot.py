@@ -2,7 +2,7 @@
 
     /evals     one compound row for each evaluation, scalar columns (see `history.table`)
     /journal   every record of the run in order, as JSON text: this file alone can be resumed
-    attributes schema, manifest (JSON), config (TOML), complete, evaluations, missing, journal_crc32
+    attributes manifest (JSON), config (TOML), schema, complete, evaluations, missing, crc32
 
 The file is built in memory and replaces the old one in one step. HDF5 never writes to the disk
 itself: a crash cannot leave half a file, and a full disk is an ordinary OSError, not a segfault.
@@ -35,10 +35,11 @@ def write_snapshot(path: Path, history: History, config: str) -> None:
         file.create_dataset("evals", data=rows)
         lines = [json.dumps(r, allow_nan=False) for r in history.records]
         file.create_dataset("journal", data=np.array(lines, dtype=object), dtype=h5py.string_dtype())
-        file.attrs["journal_crc32"] = _checksum(lines)
         file.attrs["schema"] = history.manifest.schema
-        file.attrs["manifest"] = json.dumps(history.manifest.to_json(), allow_nan=False)
+        manifest = json.dumps(history.manifest.to_json(), allow_nan=False)
+        file.attrs["manifest"] = manifest
         file.attrs["config"] = config
+        file.attrs["crc32"] = _checksum(manifest, lines)
         file.attrs["complete"] = history.complete
         file.attrs["evaluations"] = len(rows)
         file.attrs["missing"] = f"NaN for real columns, {MISSING_INT} for integer ones, empty for text"
@@ -73,14 +74,14 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
             link = file.get("journal", getlink=True)
             if not isinstance(link, h5py.HardLink) or "manifest" not in file.attrs:
                 raise ArchiveError(f"{path} is an HDF5 file, but no archive of fractopt")
-            manifest = Manifest.from_json(json.loads(_attribute(file, "manifest")))
+            manifest = _attribute(file, "manifest")
             lines = _journal(path, file["journal"], size)
-            if "journal_crc32" in file.attrs and int(file.attrs["journal_crc32"]) != _checksum(lines):
-                raise ArchiveError(f"{path} is damaged: its records are not those that were written")
+            if "crc32" in file.attrs and int(file.attrs["crc32"]) != _checksum(manifest, lines):
+                raise ArchiveError(f"{path} is damaged: what it holds is not what was written")
             records = [json.loads(line) for line in lines]
             if not all(isinstance(record, dict) for record in records):
                 raise ArchiveError(f"{path}: /journal holds something else than records")
-            return manifest, records, _attribute(file, "config")
+            return Manifest.from_json(json.loads(manifest)), records, _attribute(file, "config")
     except ArchiveError:
         raise
     except FileNotFoundError:
@@ -90,8 +91,9 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
         raise ArchiveError(f"{path} cannot be read as an archive of fractopt: {reason}") from None
 
 
-def _checksum(lines: list[str]) -> int:
-    return zlib.crc32("\n".join(lines).encode())
+def _checksum(manifest: str, lines: list[str]) -> int:
+    """Of what a run is resumed from: HDF5 itself would not notice a flipped bit there."""
+    return zlib.crc32("\n".join([manifest, *lines]).encode())
 
 
 def _journal(path: Path, dataset: Any, file_size: int) -> list[str]:
