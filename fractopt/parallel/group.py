@@ -59,7 +59,12 @@ class ProcessGroup:
         self._pidfd = -1
         try:
             self._guard = subprocess.Popen(
-                _GUARD, stdin=life_read, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+                _GUARD,
+                stdin=life_read,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=environment,  # it is no rank: who looks for one by its environment must not find it
+                process_group=0,
             )
             self.id = self._guard.pid
             self._process = subprocess.Popen(
