@@ -3,7 +3,7 @@
 A killed master or mpirun ends its job: within 5 s no process is left, and the next one resumes, to be killed
 in turn, until the last one is let go on to the end. A killed evaluation process ends nothing. What was
 durable before a kill must be there unchanged afterwards, and neither it, nor an evaluation whose result was
-on the disk, may be run again. Worker ranks are the victims of `ranks`.
+on the disk, may be run again. Worker ranks are the victims of `rank_loss`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,16 @@ needs_mpi = [pytest.mark.mpi, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT o
 
 
 class Job:
-    """`mpirun -n ranks python script arguments`, all of whose processes carry a mark."""
+    """`mpirun options -n ranks python script arguments`, all of whose processes carry a mark."""
 
-    def __init__(self, ranks: int, script: Path, *arguments: str, fault_tolerant: bool = False) -> None:
+    def __init__(
+        self,
+        ranks: int,
+        script: Path,
+        *arguments: str,
+        fault_tolerant: bool = False,
+        options: Sequence[str] = (),
+    ) -> None:
         sourced = subprocess.run(
             ["sh", "-c", f". '{ROOT}/jobs/env.sh'; env -0"], capture_output=True, check=True, env=_clean()
         )
@@ -50,7 +58,7 @@ class Job:
         environment["PATH"] = _SEARCH
         assert MPIRUN is not None
         self.process = subprocess.Popen(
-            [MPIRUN, "-n", str(ranks), sys.executable, "-W", "error", str(script), *arguments],
+            [MPIRUN, *options, "-n", str(ranks), sys.executable, "-W", "error", str(script), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
