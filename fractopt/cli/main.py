@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from fractopt.cli.console import Exit, fail, reporting, resumable
+from fractopt.cli.job import job
 from fractopt.cli.run import run
 from fractopt.cli.upkeep import doctor, repair, unlock
 
@@ -24,7 +25,7 @@ def main() -> None:
     """Optimise expensive black boxes, LoRA fine-tunes first, alone or under mpirun."""
 
 
-for command in (run, repair, unlock, doctor):
+for command in (run, job, repair, unlock, doctor):
     main.add_command(command)
 
 

@@ -1,0 +1,128 @@
+"""`fractopt job`: a script for a scheduler, made for one configuration and one shape of an allocation."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from fractopt.cli.console import reporting
+
+NOTICE_S = 300  # before the end of the walltime
+COMMANDS = {"slurm": "slurm.sh", "oar": "oar.sh"}
+
+
+@click.command()
+@click.argument("scheduler", type=click.Choice(sorted(COMMANDS)))
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--gpus", type=click.IntRange(min=1), default=4, show_default=True, help="Of each node.")
+@click.option("--cores", type=click.IntRange(min=1), default=8, show_default=True, help="For each GPU.")
+@click.option("--walltime", default="12h", show_default=True, help="Such as 90m, 12h, 2d.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: runs/NAME of CONFIG]")
+@click.option("--besteffort", is_flag=True, help="OAR: a job that others may evict.")
+@click.option(
+    "--site", multiple=True, metavar="OPTION", help="One more line for the scheduler, such as -p gpu."
+)
+@click.option(
+    "--setup", multiple=True, metavar="LINE", help="A shell line that comes first, such as module load."
+)
+@reporting
+def job(
+    scheduler: str,
+    config: Path,
+    nodes: int,
+    gpus: int,
+    cores: int,
+    walltime: str,
+    out: Path | None,
+    besteffort: bool,
+    site: tuple[str, ...],
+    setup: tuple[str, ...],
+) -> None:
+    """Print a job script for SCHEDULER that runs CONFIG to its end, however often it is interrupted."""
+    from fractopt.config.read import read_config
+    from fractopt.config.tables import seconds
+
+    read_config(config)  # a mistake is cheaper here than after a night in the queue
+    try:
+        total_s = int(seconds(walltime))
+    except ValueError as error:
+        raise click.UsageError(f"--walltime: {error}") from None
+    if total_s <= 2 * NOTICE_S:
+        raise click.UsageError(f"--walltime: expected more than {2 * NOTICE_S // 60} minutes, got {walltime}")
+    if besteffort and scheduler != "oar":
+        raise click.UsageError(
+            "--besteffort is OAR's; under SLURM name a partition that is preempted (--site)"
+        )
+    click.echo(
+        script(
+            scheduler,
+            config,
+            out or Path("runs") / config.stem,
+            nodes=nodes,
+            gpus=gpus,
+            cores=cores,
+            walltime_s=total_s,
+            besteffort=besteffort,
+            site=site,
+            setup=setup or active_environment(),
+            command=" ".join(["fractopt", *map(shlex.quote, sys.argv[1:])]),
+        ),
+        nl=False,
+    )
+
+
+def script(
+    scheduler: str,
+    config: Path,
+    out: Path,
+    *,
+    nodes: int,
+    gpus: int,
+    cores: int,
+    walltime_s: int,
+    besteffort: bool,
+    site: tuple[str, ...],
+    setup: tuple[str, ...],
+    command: str,
+) -> str:
+    """The text of a job script; `site` are further options for the scheduler, `setup` lines of shell."""
+    hours, minutes, rest = walltime_s // 3600, walltime_s // 60 % 60, walltime_s % 60
+    values = {
+        "config": shlex.quote(str(config)),
+        "out": shlex.quote(str(out)),
+        "name": re.sub(r"[^A-Za-z0-9_-]", "_", config.stem),
+        "command": command,
+        "nodes": nodes,
+        "gpus": gpus,
+        "cores": cores,
+        "workers": nodes * gpus,
+        "ranks": nodes * gpus + 1,
+        "ranks_per_node": gpus + 1,
+        "resources": f"host={nodes}/gpu={gpus}",
+        "walltime": f"{hours:02d}:{minutes:02d}:{rest:02d}",
+        "notice_s": NOTICE_S,
+        "besteffort": "#OAR -t besteffort" if besteffort else "",
+        "site": "\n".join(f"#{'SBATCH' if scheduler == 'slurm' else 'OAR'} {option}" for option in site),
+        "setup": "\n".join(setup),
+    }
+    text = files("fractopt.cli").joinpath(COMMANDS[scheduler]).read_text()
+    for name, value in values.items():
+        # A line of its own that is empty leaves no gap.
+        text = text.replace(f"{{{{{name}}}}}\n", f"{value}\n" if str(value) else "")
+        text = text.replace(f"{{{{{name}}}}}", str(value))
+    return text
+
+
+def active_environment() -> tuple[str, ...]:
+    """The line that makes this fractopt the one of the job, whose shell may start without our PATH."""
+    environment = os.environ.get("VIRTUAL_ENV")
+    if environment:
+        return (f". {shlex.quote(environment)}/bin/activate",)
+    return (f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',)

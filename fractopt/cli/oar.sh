@@ -1,0 +1,48 @@
+#!/bin/bash
+# {{config}} on OAR: {{workers}} workers with a GPU each, and the master. Printed by
+#     {{command}}
+# Make it executable and submit it from the folder in which the paths below are right:
+#     chmod +x THIS_FILE && oarsub -S ./THIS_FILE
+# Until the run is complete OAR submits the job again; each time it goes on where it stood.
+
+#OAR -n {{name}}
+#OAR -l {{resources}},walltime={{walltime}}
+# A job of this type that exits with 99, after a minute at least, is submitted again.
+#OAR -t idempotent
+{{besteffort}}
+# SIGUSR2 to this shell {{notice_s}} s before the end, and before a besteffort job is evicted.
+#OAR --checkpoint {{notice_s}}
+#OAR --signal 12
+#OAR -O {{name}}.%jobid%.out
+#OAR -E {{name}}.%jobid%.out
+{{site}}
+{{setup}}
+CONFIG={{config}}
+# Not named after the job: every job of this run goes on in it.
+OUT=${1:-{{out}}}
+
+# OAR_NODEFILE has a line for each core or GPU. Rank 0 is the master, which takes no GPU: the first node
+# gets one rank more.
+hosts=$(mktemp)
+sort -u "$OAR_NODEFILE" | awk '{ print $1, "slots=" {{gpus}} + (NR == 1) }' > "$hosts"
+ranks=$(awk -F= '{ n += $2 } END { print n }' "$hosts")
+
+# An evaluation would inherit the core that its rank is bound to; fractopt divides the cores itself.
+export PRTE_MCA_hwloc_default_binding_policy=none
+# Open MPI 5: when a rank or a node is lost, the others go on without it.
+export PRTE_MCA_state_base_recoverable=1 PRTE_MCA_state_base_notify_errors=1 FRACTOPT_FAULT_TOLERANT=1
+# oarsh hands no environment on; the ranks get what is named with -x. HF_TOKEN is read where it is set.
+mpirun --hostfile "$hosts" --prtemca plm_ssh_agent oarsh \
+    -x PATH -x FRACTOPT_FAULT_TOLERANT -x OAR_JOB_ID -x OAR_JOB_WALLTIME_SECONDS -x OAR_ARRAY_ID \
+    -n "$ranks" fractopt run "$CONFIG" --out "$OUT" --resume &
+mpirun=$!
+# The time is nearly over: the master stops, closes the archive and ends the others.
+trap 'kill -USR2 "$mpirun"' USR2
+trap 'kill -TERM "$mpirun"' TERM
+# A signal interrupts `wait`, which is why it is asked again.
+while kill -0 "$mpirun" 2>/dev/null; do wait "$mpirun"; done
+rm -f "$hosts"
+
+# mpirun's exit code says nothing of a run that survived a lost rank; the archive does. In a job of OAR
+# this is 99 for a run that was stopped and is to be continued.
+fractopt status "$OUT" --check
