@@ -8,6 +8,7 @@ ranks, and both count the master, which takes no device.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -34,8 +35,17 @@ def visible_devices(environ: Mapping[str, str], count: int) -> list[str]:
 
 
 def device_count(directory: Path = Path("/dev")) -> int:
-    """How many NVIDIA devices this machine has, without loading a driver library."""
-    return len(list(directory.glob("nvidia[0-9]*")))
+    """How many NVIDIA devices this process may use, without loading a driver library.
+
+    A scheduler that confines a job to its devices by a cgroup (OAR, and SLURM with ConstrainDevices)
+    leaves the files of all devices in /dev. access(2) tells them apart: the kernel asks the device
+    cgroup in the same place, inode_permission(), for access as for open, and for root too. CUDA numbers
+    the devices that it can open from 0, so their count is all that is needed.
+    """
+    return sum(
+        re.fullmatch(r"nvidia\d+", path.name) is not None and os.access(path, os.R_OK | os.W_OK)
+        for path in directory.iterdir()
+    )
 
 
 def node_id() -> str:
@@ -56,19 +66,23 @@ def usable_cores() -> list[int]:
         return list(range(os.cpu_count() or 1))
 
 
-def assign(nodes: Sequence[str], visible: Sequence[Sequence[str]]) -> list[str]:
-    """The device of each worker, "" for none, from the node (n,) and the visible devices (n,) of each.
+def assign(nodes: Sequence[str], visible: Sequence[Sequence[str]], each: int = 1) -> list[str]:
+    """The `each` devices of every worker, joined by commas, "" for none: a CUDA_VISIBLE_DEVICES.
 
-    The workers of a node, in order, take its devices in turn. Where their lists differ, a scheduler
-    has already given each its own, and each keeps the first of its list.
+    Worked out from the node (n,) and the visible devices (n,) of each worker, the master not among them.
+    The workers of a node, in order, take its devices in turn, `each` neighbours at a time; where fewer
+    than `each` are left at the end of the list, they stay unused, and where the node has fewer, all of
+    them are given. Where the lists differ, a scheduler has already given each worker its own, and it
+    keeps the first `each` of its list.
     """
     devices = [""] * len(nodes)
     for workers in _alike(nodes):
         shared = len({tuple(visible[worker]) for worker in workers}) == 1
         for turn, worker in enumerate(workers):
             tokens = visible[worker]
-            if tokens:
-                devices[worker] = tokens[turn % len(tokens) if shared else 0]
+            groups = max(1, len(tokens) // each)
+            first = each * (turn % groups) if shared else 0
+            devices[worker] = ",".join(tokens[first : first + each])
     return devices
 
 
@@ -85,13 +99,53 @@ def threads(nodes: Sequence[str], cores: Sequence[Sequence[int]]) -> list[int]:
     return shares
 
 
+def remarks(
+    nodes: Sequence[str], visible: Sequence[Sequence[str]], devices: Sequence[str], threads: Sequence[int]
+) -> list[str]:
+    """What a user should know of the places (n,) that `assign` and `threads` gave: a sentence each."""
+    return [*crowded(nodes, devices), *unused(nodes, visible, devices), *starved(nodes, devices, threads)]
+
+
 def crowded(nodes: Sequence[str], devices: Sequence[str]) -> list[str]:
-    """One sentence per device that more than one worker of a node has been given."""
+    """One sentence per device, or group of them, that more than one worker of a node has been given."""
     return [
-        f"{len(workers)} workers share device {devices[workers[0]]} of node {nodes[workers[0]].split('/')[0]}"
+        f"{len(workers)} workers share device {devices[workers[0]]} of node {_name(nodes[workers[0]])}"
         for workers in _alike(list(zip(nodes, devices, strict=True)))
         if len(workers) > 1 and devices[workers[0]]
     ]
+
+
+def unused(nodes: Sequence[str], visible: Sequence[Sequence[str]], devices: Sequence[str]) -> list[str]:
+    """One sentence per node of which devices are visible to its workers, but given to none of them.
+
+    The classic case is a rank for each device, of which the master is one.
+    """
+    sentences = []
+    for workers in _alike(nodes):
+        given = {token for worker in workers for token in devices[worker].split(",")}
+        seen = dict.fromkeys(token for worker in workers for token in visible[worker])
+        if idle := [token for token in seen if token not in given]:
+            sentences.append(
+                f"no worker uses device {', '.join(idle)} of node {_name(nodes[workers[0]])}, where "
+                f"{len(workers)} run: start more (under mpirun a rank more than devices, for the master)"
+            )
+    return sentences
+
+
+def starved(nodes: Sequence[str], devices: Sequence[str], threads: Sequence[int]) -> list[str]:
+    """One sentence per node whose workers have a device, but a single core beside it."""
+    return [
+        f"a worker of node {_name(node)} has one core beside its device, which will wait for it: give the "
+        "job more (--cpus-per-task of sbatch, more cores of a GPU in OAR)"
+        for node in dict.fromkeys(
+            node for node, device, cores in zip(nodes, devices, threads, strict=True) if device and cores == 1
+        )
+    ]
+
+
+def _name(node: str) -> str:
+    """A node as a user knows it, of what `node_id` says."""
+    return node.split("/")[0]
 
 
 def _alike(items: Sequence[_Item]) -> list[list[int]]:

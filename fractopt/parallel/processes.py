@@ -34,10 +34,10 @@ class ProcessesTransport:
 
     def start(self, setup: Setup) -> None:
         nodes = [gpu.node_id()] * self._workers
-        visible = gpu.visible_devices(os.environ, gpu.device_count())
-        devices = gpu.assign(nodes, [visible] * self._workers)
+        visible = [gpu.visible_devices(os.environ, gpu.device_count())] * self._workers
+        devices = gpu.assign(nodes, visible)
         shares = gpu.threads(nodes, [gpu.usable_cores()] * self._workers)
-        for sentence in gpu.crowded(nodes, devices):
+        for sentence in gpu.remarks(nodes, visible, devices, shares):
             log.warning("%s", sentence)
         for number, (device, share) in enumerate(zip(devices, shares, strict=True), start=1):
             supervisor = Supervisor(number, setup, device, self._threads or share, self._command)
