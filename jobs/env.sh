@@ -22,9 +22,9 @@ export OMPI_MCA_rmaps_base_oversubscribe="${OMPI_MCA_rmaps_base_oversubscribe:-1
 export PRTE_MCA_hwloc_default_binding_policy="${PRTE_MCA_hwloc_default_binding_policy:-none}"
 export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
 
-# Fault tolerance (Open MPI 5): when a rank or a node is lost, the others stay, the master is told, and
-# what was lost is evaluated again elsewhere. Without these two, mpirun ends the whole job, which can then
-# be resumed. With them, mpirun returns 0 whatever was lost, even the master: ask the archive how a run
+# Fault tolerance (Open MPI 5): when a rank is lost, the others stay, the master is told, and what was lost
+# is evaluated again elsewhere. Without these two, mpirun ends the whole job, which can then be resumed; the
+# loss of a whole node, and with it of mpirun's daemon there, ends it either way (seen with 5.0.11). With them, mpirun returns 0 whatever was lost, even the master: ask the archive how a run
 # ended (fractopt status DIR --check).
 export PRTE_MCA_state_base_recoverable="${PRTE_MCA_state_base_recoverable:-1}"
 export PRTE_MCA_state_base_notify_errors="${PRTE_MCA_state_base_notify_errors:-1}"
