@@ -6,9 +6,11 @@ Built from the journal's records alone: no optimizer is needed to read an archiv
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from fractopt.archive.journal import Record
 from fractopt.archive.manifest import Manifest
 from fractopt.space import FloatArray, Value
+from fractopt.text import printable
 from fractopt.trial import Asked, Budget, Kind, Outcome, Recorded, Status, Stopped, Told, event_from_json
 
 
@@ -92,6 +95,7 @@ class History:
             self._add_event(event_from_json(record))
             return
         kind = record.get("record")
+        _check(record)
         if kind == "master":
             self.complete = self.failed = False
             self.workers.clear()
@@ -109,6 +113,9 @@ class History:
         elif kind == "tested":
             self.tests[record["trial"]] = record
         elif kind == "recommended":
+            outcome = self.rows[record["trial"]].outcome
+            if outcome is None or not outcome.has_value:
+                raise ValueError(f"trial {record['trial']} is recommended and has no value")
             self.recommended = record
         elif kind == "closed":
             self.complete = bool(record["complete"])
@@ -134,6 +141,8 @@ class History:
             self.stopped = event.reason
 
     def _add_asked(self, event: Asked) -> None:
+        if event.unit.shape != (len(event.ids), self.space.dimension):
+            raise ValueError(f"points of shape {event.unit.shape} for {len(event.ids)} trials")
         for i, number in enumerate(event.ids.tolist()):
             of = int(event.of[i])
             if of >= 0 and event.kind is Kind.SEARCH:
@@ -227,6 +236,36 @@ class History:
         return sum(n for status, n in self.counts().items() if Status(status).is_failure)
 
 
+# What run records must have, by their kind: somebody else may have written them.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "master": {"time": float},
+    "worker": {"worker": int, "time": float},
+    "started": {"trial": int, "attempt": int, "worker": int, "host": str, "device": str, "time": float},
+    "ended": {"trial": int, "attempt": int, "how": str, "message": str, "seconds": float, "time": float},
+    "tested": {"trial": int, "outcome": dict},
+    "recommended": {"trial": int, "mean": float, "sd": float},
+    "closed": {"complete": bool},
+}
+_LATEST = 1e11  # seconds: what a calendar can show
+
+
+def _check(record: Record) -> None:
+    """Raise ValueError where a run record lacks a field, or has one of another type or range."""
+    for name, kind in _FIELDS.get(str(record.get("record")), {}).items():
+        value = record.get(name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if kind is float and number and name in ("time", "seconds"):
+            good = abs(value) < _LATEST  # type: ignore[arg-type]  # not so for a NaN
+        elif kind is float:
+            good = number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+        else:
+            good = type(value) is kind and (kind is not int or -(2**63) < value < 2**63)  # type: ignore[operator]
+        if not good:
+            raise ValueError(f"a record {record['record']!r} has {name} = {value!r:.80}")
+    if record.get("record") == "tested":
+        Outcome.from_json(record["outcome"])
+
+
 # Stated missing values of the table: NaN for floats, this for integers, "" for text.
 MISSING_INT = int(np.iinfo(np.int64).min)
 
@@ -248,22 +287,28 @@ _COLUMNS: list[tuple[str, str]] = [
     ("of", "i8"),
 ]
 _FIXED = {name for name, _ in _COLUMNS} | {"message"}
+WIDEST = 256  # bytes of a text in the table
+_HEADER = 60_000  # bytes: HDF5 describes all columns of a table in less than 64 KiB
 
 
 def table(history: History) -> np.ndarray[Any, Any]:
     """One row for each evaluation with a final outcome, scalar columns only.
 
     Hyperparameters have their own names (behind "param:" where one is a column of ours) and native
-    units, metrics theirs behind "metric:".
+    units, metrics theirs behind "metric:". Text is cut at WIDEST bytes. Where there are more columns than
+    HDF5 can describe, the last ones are left out: the journal has them all.
     """
     rows = history.evaluations
-    metrics = sorted({name for row in rows if row.outcome for name in row.outcome.metrics})
     types = {p.name: _column_type(p.type, getattr(p, "values", ())) for p in history.space.parameters}
+    parameters = _that_fit({column_name(name): name for name in types}, _HEADER)
+    found = sorted({name for row in rows if row.outcome for name in row.outcome.metrics})
+    room = _HEADER - sum(map(_described, parameters))
+    metrics = _that_fit({f"metric:{printable(name)}": name for name in found}, room)
     columns = [
         *_COLUMNS,
-        *((column_name(name), kind) for name, kind in types.items()),
-        *((f"metric:{name}", "f8") for name in metrics),
-        ("message", "S256"),
+        *((column, types[name]) for column, name in parameters.items()),
+        *((column, "f8") for column in metrics),
+        ("message", f"S{WIDEST}"),
     ]
     result = np.zeros(len(rows), dtype=columns)
     for i, row in enumerate(rows):
@@ -285,11 +330,22 @@ def table(history: History) -> np.ndarray[Any, Any]:
             row.node,
             row.slot,
             row.of,
-            *(_cell(row.params, name, kind) for name, kind in types.items()),
-            *(outcome.metrics.get(name, math.nan) for name in metrics),
-            _text(outcome.reason, 256),
+            *(_cell(row.params, name, types[name]) for name in parameters.values()),
+            *(outcome.metrics.get(name, math.nan) for name in metrics.values()),
+            _text(outcome.reason, WIDEST),
         )
     return result
+
+
+def _described(column: str) -> int:
+    """Bytes, at most, of HDF5's description of one column."""
+    return len(column.encode()) + 64
+
+
+def _that_fit(columns: Mapping[str, str], room: int) -> dict[str, str]:
+    """The first of `columns` whose descriptions take no more than `room` bytes."""
+    ends = accumulate(map(_described, columns))
+    return {column: name for (column, name), end in zip(columns.items(), ends, strict=True) if end <= room}
 
 
 def column_name(parameter: str) -> str:
@@ -302,7 +358,7 @@ def _column_type(kind: str, values: tuple[Value, ...]) -> str:
         return "i8"
     if kind == "float" or numbers:
         return "f8"
-    return f"S{max(len(str(v).encode()) for v in values)}"
+    return f"S{min(max(len(_bytes(str(v))) for v in values), WIDEST)}"
 
 
 def _cell(params: Mapping[str, Value], name: str, kind: str) -> Any:
@@ -310,9 +366,13 @@ def _cell(params: Mapping[str, Value], name: str, kind: str) -> Any:
         return params.get(name, math.nan)
     if kind == "i8":
         return params.get(name, MISSING_INT)
-    return str(params.get(name, "")).encode()
+    return _text(str(params.get(name, "")), WIDEST)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
 
 
 def _text(text: str, width: int) -> bytes:
     """At most `width` bytes of UTF-8, cut between characters."""
-    return text.encode(errors="backslashreplace")[:width].decode(errors="ignore").encode()
+    return _bytes(text)[:width].decode(errors="ignore").encode()

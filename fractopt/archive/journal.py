@@ -25,12 +25,21 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fractopt.archive.durable import create_file, sync_directory, write_all
+from fractopt.archive.foreign import read_file
+from fractopt.text import clipped, printable
 
 Record: TypeAlias = dict[str, Any]
 
 
+MAX_SEGMENT = 1 << 30  # bytes; nothing that a run writes comes near
+LONGEST_TEXT = 10_000  # characters of a message
+
+
 class ArchiveError(Exception):
     """The run directory cannot be used as asked; the text says why, and what to do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(clipped(printable(text), LONGEST_TEXT))
 
 
 _START = re.compile(rb"([0-9a-f]{8}) ([1-9][0-9]{0,8}) ")
@@ -85,7 +94,10 @@ def whole_lines(data: bytes) -> Iterator[Line]:
     while position < len(data):
         start = _START.match(data, position)
         end = min(start.end() + int(start[2]), len(data)) if start else -1
-        record = decode_line(data[position:end]) if start else None
+        # What we write holds no newline. Looked at first, so that a line which claims to be long costs no
+        # more than it is.
+        whole = start is not None and data.find(b"\n", position, end) < 0
+        record = decode_line(data[position:end]) if whole else None
         if record is None:
             position = data.find(b"\n", position) + 1 or len(data)
             continue
@@ -122,7 +134,10 @@ class Segment:
 
 def read_segment(path: Path) -> Segment:
     """The records of a segment up to the first line that is not whole."""
-    data = path.read_bytes()
+    try:
+        data = read_file(path, MAX_SEGMENT)
+    except OSError as error:
+        raise ArchiveError(f"{path} cannot be read as a segment of the journal: {error.strerror}") from None
     records: list[Record] = []
     good = 0
     damage = ""

@@ -16,14 +16,16 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from fractopt.archive import scheduler
 from fractopt.archive.durable import create_file, replace_file, sync_directory
+from fractopt.archive.foreign import read_file
 from fractopt.archive.journal import ArchiveError
 
 STILL_S = 180.0  # how long the counter must stand still before a lock of another host is taken over
+MAX_OWNER = 1 << 16  # bytes
 PATIENCE_S = 0.8  # a master whose launcher was just killed needs a moment to die
 
 
@@ -82,7 +84,7 @@ class Lock:
             except FileExistsError:
                 holder = read_owner(path)
             if holder is None:
-                if path.exists() and read_owner(path) is None:
+                if os.path.lexists(path) and read_owner(path) is None:
                     raise ArchiveError(
                         f"{path} is not a lock of ours. Look at it; fractopt unlock {path.parent} removes it."
                     )
@@ -132,9 +134,12 @@ class Lock:
 def read_owner(path: Path) -> Owner | None:
     """The owner written at `path`, None where the file is missing or was never finished."""
     try:
-        return Owner(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        owner = Owner(**json.loads(read_file(path, MAX_OWNER)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    kinds = {"int": int, "str": str}
+    right = all(type(getattr(owner, f.name)) is kinds[str(f.type)] for f in fields(Owner))
+    return owner if right else None
 
 
 def is_alive(owner: Owner) -> bool | None:
@@ -196,7 +201,9 @@ def _guarded(path: Path) -> Iterator[None]:
     By a lock of the kernel, which ends with its process; a file system that has none is left with
     the check that every master makes before it writes.
     """
-    guard = os.open(path.with_name(".LOCK.guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    guard = os.open(
+        path.with_name(".LOCK.guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+    )
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(guard, fcntl.LOCK_EX)

@@ -8,10 +8,12 @@ from typing import Any
 
 from fractopt.archive.journal import ArchiveError, Record
 from fractopt.space import Space, Value
+from fractopt.text import clipped, printable
 
 # Of journal records and HDF5 layout; a reader refuses a higher one. 2: trials that replicate another one.
 # 3: a commit is one line of the journal.
 SCHEMA = 3
+MAX_INTEGERS = 10_000_000  # of all integer parameters of a space together
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,20 @@ class Manifest:
             raise ArchiveError(
                 f"the archive's manifest has the fields {sorted(record)}, expected {sorted(names)}"
             )
+        for name, kinds in _TYPES.items():
+            if not isinstance(record[name], kinds):
+                raise ArchiveError(f"the archive's manifest has {name} = {record[name]!r:.80}")
         # What is written from now on is of our schema.
         manifest = cls(**{**record, "anchors": tuple(record["anchors"]), "schema": SCHEMA})
         try:
-            manifest.decoded_space()
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ArchiveError(f"the archive's search space cannot be read: {error}") from None
+            if _integers(manifest.space) > MAX_INTEGERS:
+                raise ValueError(f"its integer parameters have more than {MAX_INTEGERS} values")
+            space = manifest.decoded_space()
+            if manifest.default is not None:
+                space.encode(manifest.default)
+        except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+            reason = clipped(printable(str(error)), 500)
+            raise ArchiveError(f"the archive's search space cannot be read: {reason}") from None
         return manifest
 
     def differences(self, other: Manifest) -> list[str]:
@@ -76,6 +86,27 @@ class Manifest:
 
     def decoded_space(self) -> Space:
         return Space.from_dict(self.space)
+
+
+_TYPES: dict[str, Any] = {
+    "space": dict,
+    "optimizer": str,
+    "optimizer_version": int,
+    "optimizer_settings": dict,
+    "seed": int,
+    "direction": str,
+    "anchors": list,
+    "default": (dict, type(None)),
+    "objective": dict,
+    "metric": str,
+}
+
+
+def _integers(space: Mapping[str, Any]) -> int:
+    """How many values the integer parameters of a space have together: each takes memory."""
+    bounds = [(e.get("low"), e.get("high")) for e in space.values() if e.get("type") == "int"]
+    spans = [h - low for low, h in bounds if isinstance(low, int) and isinstance(h, int)]
+    return sum(span for span in spans if 0 < span < MAX_INTEGERS)  # a longer one is refused by itself
 
 
 def _differences(prefix: str, mine: Any, other: Any) -> list[str]:

@@ -9,7 +9,11 @@ import json
 from pathlib import Path
 
 from fractopt.archive.durable import replace_file, sync_directory
+from fractopt.archive.foreign import read_file
+from fractopt.text import masked_bytes
 from fractopt.trial import Outcome, Trial
+
+MAX_RESULT = 1 << 20  # bytes
 
 
 def evaluation_directory(run: Path, trial: int) -> Path:
@@ -20,18 +24,19 @@ def evaluation_directory(run: Path, trial: int) -> Path:
 def keep_result(directory: Path, trial: int, attempt: int, seed: int, outcome: Outcome) -> None:
     """Write the result to the evaluation's own `directory`; raises OSError."""
     record = {"trial": trial, "attempt": attempt, "seed": seed, "outcome": outcome.to_json()}
-    replace_file(directory / "result.json", json.dumps(record, allow_nan=False).encode())
+    line = masked_bytes(json.dumps(record, allow_nan=False).encode())
+    replace_file(directory / "result.json", line)  # in the place of a link, not through it
     sync_directory(directory.parent)
 
 
 def surviving_result(run: Path, trial: Trial) -> Outcome | None:
     """The outcome that an evaluation process left for `trial`, None where none is usable."""
     try:
-        record = json.loads((evaluation_directory(run, trial.id) / "result.json").read_bytes())
+        record = json.loads(read_file(evaluation_directory(run, trial.id) / "result.json", MAX_RESULT))
         if record["trial"] != trial.id or record["seed"] != trial.seed:
             return None
         outcome = Outcome.from_json(record["outcome"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     # A failure gets its retries from the living; only a result that stands is taken over.
     return None if outcome.status.is_failure else outcome

@@ -20,11 +20,13 @@ import h5py
 import numpy as np
 
 from fractopt.archive.durable import replace_file
+from fractopt.archive.heap import broken_collection
 from fractopt.archive.history import MISSING_INT, History, table
 from fractopt.archive.journal import ArchiveError, Record
 from fractopt.archive.manifest import Manifest
 
-MAX_FILE = 1 << 33  # bytes; nothing that we write comes near
+MAX_FILE = 1 << 30  # bytes; nothing that we write comes near
+_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # to a text, on the disk
 
 
 def write_snapshot(path: Path, history: History, config: str) -> None:
@@ -65,10 +67,14 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
         size = path.stat().st_size
         if size > MAX_FILE:
             raise ArchiveError(f"{path} is larger than any archive of ours ({MAX_FILE} bytes)")
-        if path.is_file() and not h5py.is_hdf5(path):
+        if not path.is_file() or not h5py.is_hdf5(path):
             raise ArchiveError(
                 f"{path} cannot be read as an archive of fractopt: it is no HDF5 file. "
                 f"Expected a run directory, or its archive.h5"
+            )
+        if (broken := broken_collection(path)) is not None:
+            raise ArchiveError(
+                f"{path} cannot be read as an archive of fractopt: its texts are damaged (at byte {broken})"
             )
         with h5py.File(path, "r", locking=False) as file:
             link = file.get("journal", getlink=True)
@@ -99,8 +105,8 @@ def _checksum(manifest: str, lines: list[str]) -> int:
 def _journal(path: Path, dataset: Any, file_size: int) -> list[str]:
     """The lines of /journal, which must be what we write: one contiguous list of texts.
 
-    No filters, no other file, and no more elements than the file has room for: a small file cannot
-    ask for much memory.
+    No filters, no other file, and no more text than the file has room for, though many elements may refer
+    to one text: a small file cannot ask for much memory.
     """
     if (
         not isinstance(dataset, h5py.Dataset)
@@ -108,15 +114,35 @@ def _journal(path: Path, dataset: Any, file_size: int) -> list[str]:
         or dataset.chunks is not None
         or dataset.external
         or dataset.is_virtual
-        or h5py.check_string_dtype(dataset.dtype) is None
-        or dataset.size * dataset.dtype.itemsize > file_size
+        or (text := h5py.check_string_dtype(dataset.dtype)) is None
+        or text.length is not None
+        or dataset.id.get_storage_size() != dataset.size * _REFERENCE.itemsize
+        or _stored_bytes(path, dataset) > file_size
     ):
         raise ArchiveError(f"{path}: /journal is not a list of texts stored in the file itself")
     return list(dataset.asstr()[:])
 
 
+def _stored_bytes(path: Path, dataset: Any) -> int:
+    """Bytes that the texts of a contiguous `dataset` need in the file, by its own list of their lengths.
+
+    A record is no empty text: without this, a file of nothing but holes would be a long list.
+    """
+    needed, left = 0, dataset.size
+    with path.open("rb") as file:
+        file.seek(dataset.id.get_offset() or 0)
+        while left:
+            lengths = np.fromfile(file, _REFERENCE, min(left, 1 << 16))["length"]
+            if not len(lengths) or not lengths.all():
+                raise ArchiveError(f"{path}: /journal refers to texts that are not there")
+            needed += _REFERENCE.itemsize * len(lengths) + int(lengths.sum(dtype=np.int64))
+            left -= len(lengths)
+    return needed
+
+
 def _attribute(file: Any, name: str) -> str:
-    text = file.attrs[name]
+    stored = file.attrs.get_id(name)
+    text = file.attrs[name] if stored.shape == () else None  # a list could say one long text many times
     if not isinstance(text, str):
         raise ArchiveError(f"the archive's attribute {name!r} is not text")
     return text

@@ -29,6 +29,8 @@ from fractopt.archive.journal import (
     accepted,
     next_number,
     read_journal,
+    segment_paths,
+    whole_lines,
 )
 from fractopt.archive.lock import Lock
 from fractopt.archive.manifest import Manifest
@@ -38,6 +40,7 @@ from fractopt.trial import Recorded, event_to_json
 log = logging.getLogger(__name__)
 
 SNAPSHOT_SHARE = 0.01  # of the wall time may go into snapshots
+SNAPSHOT_EVERY_S = 2.0  # at most
 SNAPSHOT_AGAIN_S = 60.0  # after one that failed
 
 
@@ -56,7 +59,10 @@ class Archive:
         self._lock = lock
         self._journal = journal
         self._config = config
-        self._next_snapshot = time.monotonic() + 2.0
+        self._began = time.monotonic()
+        self._next_snapshot = self._began + SNAPSHOT_EVERY_S
+        self._spent_s = 0.0  # on snapshots
+        self._cost_s = 0.0  # of the last one, for each of its records
         self._fresh = 0  # records since the last snapshot
         self._unshown = False  # status.json failed, and the log says so
 
@@ -67,6 +73,7 @@ class Archive:
         Such a run, ended by a mistake in its configuration, has nothing to lose and gives way. Raises
         ArchiveError where there is something else in it already.
         """
+        _refuse_links(directory)
         _refuse_to_start(directory)
         above = [p for p in directory.absolute().parents if not p.exists()]
         (directory / "journal").mkdir(parents=True, exist_ok=True)
@@ -94,7 +101,8 @@ class Archive:
 
         Raises ArchiveError: in use, damaged, or another run. Nothing is changed then.
         """
-        _refuse_another(directory, _read(directory).manifest, manifest)  # a foreign run is not touched at all
+        _refuse_another(directory, _manifest(directory), manifest)  # a foreign run is not touched at all
+        _refuse_links(directory)
         (directory / "journal").mkdir(exist_ok=True)
         (directory / "evals").mkdir(exist_ok=True)
         lock = Lock.acquire(directory / "LOCK", watch=watch)
@@ -161,22 +169,27 @@ class Archive:
 
         A failure is logged and tried again later: the journal is what counts while a run goes on.
         """
-        if self._fresh and time.monotonic() >= self._next_snapshot:
-            try:
-                self.snapshot()
-            except OSError as error:
-                log.warning(
-                    "warning: archive.h5 was not brought up to date (%s), the journal is",
-                    error.strerror or error,
-                )
-                self._next_snapshot = time.monotonic() + SNAPSHOT_AGAIN_S
+        now = time.monotonic()
+        if not self._fresh or now < self._next_snapshot:
+            return
+        expected_s = self._cost_s * len(self.history.records)  # a run grows, and its snapshots with it
+        if self._spent_s + expected_s > SNAPSHOT_SHARE * (now - self._began):
+            return
+        try:
+            self.snapshot()
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning("warning: archive.h5 was not brought up to date (%s), the journal is", reason)
+            self._next_snapshot = time.monotonic() + SNAPSHOT_AGAIN_S
 
     def snapshot(self) -> None:
         began = time.monotonic()
         self._lock.check()
         write_snapshot(self.directory / "archive.h5", self.history, self._config)
-        took = time.monotonic() - began
-        self._next_snapshot = time.monotonic() + max(2.0, took / SNAPSHOT_SHARE)
+        now = time.monotonic()
+        self._spent_s += now - began
+        self._cost_s = (now - began) / max(len(self.history.records), 1)
+        self._next_snapshot = now + SNAPSHOT_EVERY_S
         self._fresh = 0
 
     def close(self, *, complete: bool, reason: str, failed: bool = False) -> None:
@@ -229,7 +242,22 @@ def is_run(directory: Path) -> bool:
 
 def has_begun(directory: Path) -> bool:
     """Whether there is a run in `directory` that has proposed anything: that has something to lose."""
-    return is_run(directory) and any("event" in record for record in _read(directory).records)
+    if not is_run(directory):
+        return False
+    for path in segment_paths(directory / "journal"):  # nearly always the first lines say it
+        if any("event" in record for line in whole_lines(path.read_bytes()) for record in line.records):
+            return True
+    return any("event" in record for record in _read(directory).records)
+
+
+def _refuse_links(directory: Path) -> None:
+    """Raise ArchiveError where the files of a run would be written outside its directory."""
+    for name in ("journal", "evals"):
+        if (directory / name).is_symlink():
+            raise ArchiveError(
+                f"{directory / name} is a link to elsewhere; a run keeps its files in its own directory. "
+                f"Put a directory there, or let the run directory itself be a link. Nothing was changed."
+            )
 
 
 def _refuse_to_start(directory: Path) -> None:
@@ -269,6 +297,15 @@ def _refuse_another(directory: Path, stored: Manifest, expected: Manifest) -> No
             + "\nUse the configuration it was started with, or start a new run with --out. "
             + "Nothing was changed."
         )
+
+
+def _manifest(directory: Path) -> Manifest:
+    """The manifest of the run in `directory`, without reading all of it where its beginning is whole."""
+    for path in segment_paths(directory / "journal")[:1]:
+        first = next(whole_lines(path.read_bytes()), None)
+        if first is not None and first.start == 0 and "manifest" in first.records[0]:
+            return Manifest.from_json(first.records[0]["manifest"])
+    return _read(directory).manifest
 
 
 def _read(directory: Path) -> _Stored:

@@ -13,12 +13,10 @@ from typing import Any, get_args, get_type_hints
 from pydantic import BaseModel, ValidationError, create_model
 
 from fractopt.config.tables import Table
+from fractopt.text import MASK, SECRET_NAME, SECRET_VALUE, clipped, masked, printable
 
-# The names and the looks of secrets. Not of tokenizers, nor of numbers of tokens.
-SECRET = re.compile(
-    r"(^|_|-)(token|secret|passw(or)?d|passphrase|credentials?|(api|access|secret)_?key)$", re.I
-)
-SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
+LONGEST_LINE = 1000  # characters said of one mistake
+MOST_LINES = 50
 # Our words for pydantic's.
 _WORDS = (
     (re.compile(r"^a valid integer$"), "a whole number"),
@@ -37,9 +35,16 @@ class ConfigError(Exception):
     """The configuration cannot be used; `mistakes` has one line for each reason."""
 
     def __init__(self, source: str, mistakes: Sequence[str]) -> None:
-        self.mistakes = tuple(mistakes)
+        self.mistakes = tuple(_shown(mistake) for mistake in mistakes)
         count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
-        super().__init__(f"{source}: {count}\n" + "\n".join(f"  {m}" for m in mistakes))
+        lines = [f"  {mistake}" for mistake in self.mistakes[:MOST_LINES]]
+        if len(mistakes) > MOST_LINES:
+            lines.append(f"  and {len(mistakes) - MOST_LINES} more")
+        super().__init__("\n".join([f"{_shown(source)}: {count}", *lines]))
+
+
+def _shown(text: str) -> str:
+    return clipped(printable(masked(text)), LONGEST_LINE)
 
 
 class Mistakes:
@@ -71,17 +76,17 @@ class Mistakes:
         else:
             self.say(key, text)
 
-    def refuse_secrets(self, prefix: str, table: dict[str, Any]) -> None:
-        """Say every secret in `table`, and take it out so that no other message quotes it."""
-        for name, value in table.items():
-            if isinstance(value, dict):
-                self.refuse_secrets(f"{prefix}{name}.", value)
-            elif SECRET.search(name) or SECRET_VALUE.search(str(value)):
-                self.say(
-                    f"{prefix}{name}", "secrets come from the environment only (HF_TOKEN), never from a file"
-                )
-                table[name] = "(a secret)"
-                self.secrets.add(f"{prefix}{name}")
+    def refuse_secrets(self, prefix: str, table: Any) -> None:
+        """Say every secret in `table` (or list), and take it out so that no other message quotes it."""
+        for name, value in list(table.items() if isinstance(table, dict) else enumerate(table)):
+            key = f"{prefix}{name}"
+            secret = isinstance(name, str) and SECRET_NAME.search(name)
+            if isinstance(value, dict) or (isinstance(value, list) and not secret):
+                self.refuse_secrets(f"{key}.", value)
+            elif secret or (isinstance(value, str) and SECRET_VALUE.search(value)):
+                self.say(key, "secrets come from the environment only (HF_TOKEN), never from a file")
+                table[name] = MASK
+                self.secrets.add(key)
 
     def validate(self, model: type[Table], data: Any, prefix: tuple[str, ...]) -> Any:
         """`data` as `model`, None where something was wrong with it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import time
 import tomllib
 import warnings
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel
 
-from fractopt.archive.manifest import Manifest
+from fractopt.archive.manifest import MAX_INTEGERS, Manifest
 from fractopt.config.mistakes import ConfigError, Mistakes, one_of
 from fractopt.config.tables import File, RunTable
 from fractopt.master import FailurePolicy, TestPlan
@@ -28,7 +29,16 @@ from fractopt.optimizer.replicates import replicate_count
 from fractopt.optimizer.stopping import StopRule
 from fractopt.parallel.message import Limits
 from fractopt.space import PARAMETER_TYPES, Parameter, Space, Value
-from fractopt.trial import Budget
+from fractopt.text import MASK, SECRET_NAME
+from fractopt.trial import Budget, encodable
+
+MAX_BYTES = 1_000_000  # of a file
+MAX_DEPTH = 20  # of tables and lists in each other
+MAX_KEYS = 1000  # of one table
+MAX_BITS = 4096  # of a whole number: Python does not write longer ones out
+# tomllib takes minutes for a key of thousands of parts.
+_PART = rb"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(rb"(?<![\w-])" + _PART + rb"(?:[ \t]*+\.[ \t]*+" + _PART + rb"){%d}" % (2 * MAX_DEPTH))
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,13 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError with every mistake found.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors begin with a mark
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(str(path), [f"is longer than {MAX_BYTES} bytes: no configuration is"])
+        if long := _LONG_KEY.search(data):
+            raise ConfigError(str(path), [f"a key has more than {2 * MAX_DEPTH} parts (byte {long.start()})"])
+        raw = tomllib.loads(data.decode("utf-8-sig"))  # Windows editors begin with a mark
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
@@ -107,13 +123,39 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(str(path), [f"is not TOML: {error}"]) from None
     for override in overrides:
         _override(raw, override)
+    if extreme := _extreme(raw):
+        raise ConfigError(str(path), [extreme])
     return _Checker(path, raw).config()
+
+
+def _extreme(raw: dict[str, Any]) -> str:
+    """What no TOML of ours can hold, "" for nothing: looked for first, as it breaks every later step."""
+    level: list[tuple[str, Any]] = [("the file", raw)]
+    for _ in range(MAX_DEPTH):
+        for key, value in level:
+            if isinstance(value, dict) and len(value) > MAX_KEYS:
+                return f"{key}: has {len(value)} keys, more than {MAX_KEYS}"
+            if isinstance(value, int) and value.bit_length() > MAX_BITS:
+                return f"{key}: expected a number of at most {MAX_BITS} bits, got {value.bit_length()}"
+            if isinstance(value, str) and not value.isascii() and encodable(value) != value:
+                return f"{key}: expected text that UTF-8 can encode, got {value!r}"
+        level = [
+            (str(name) if value is raw else f"{key}.{name}", inner)
+            for key, value in level
+            if isinstance(value, dict | list)
+            for name, inner in (value.items() if isinstance(value, dict) else enumerate(value))
+        ]
+        if not level:
+            return ""
+    return f"{level[0][0]}: tables and lists are nested more than {MAX_DEPTH} deep"
 
 
 def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}", ["expected key=value, for example run.budget=20"])
+    if any(SECRET_NAME.search(part.strip()) for part in key.split(".")):
+        override = f"{key}={MASK}"
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -137,6 +179,7 @@ class _Checker:
         self.absences: list[str] = []
         self.advice: list[str] = []
         self.deterministic = False
+        self._integers = 0  # of the space, all parameters together
         self._parameters: dict[str, Parameter | None] = {}  # of the space; None for one with a mistake
 
     def config(self) -> Config:
@@ -237,6 +280,12 @@ class _Checker:
                 self.mistakes.say(f"{key}.{field}", f"expected {expected}, got {value!r}")
         if len(self.mistakes.lines) > before:
             return None
+        span = fields["high"] - fields["low"] if kind == "int" else 0
+        if 0 < span < MAX_INTEGERS:  # a longer one is refused by itself
+            self._integers += span
+            if self._integers > MAX_INTEGERS:
+                self.mistakes.say(key, f"the integers of the space are more than {MAX_INTEGERS} by now")
+                return None
         try:
             if kind == "float":
                 fields = {k: float(v) if k != "log" else v for k, v in fields.items()}

@@ -7,11 +7,13 @@ whatever is not a message raises ValueError.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeAlias
 
 from fractopt.space import Value
+from fractopt.text import clipped, masked_bytes, printable
 from fractopt.trial import Outcome, number_to_json
 
 MAX_BYTES = 1 << 20  # of one message; a runaway result or traceback is cut before it is sent
@@ -190,6 +192,7 @@ _MESSAGES: dict[str, type[Message]] = {
     )
 }
 _NUMBER = (int, float)
+_ITEMS = {"list[str]": str, "list[int]": int}
 _JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON makes of a field's annotation
     "int": (int,),
     "str": (str,),
@@ -198,6 +201,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON makes of a field's ann
     "float | None": (*_NUMBER, str, type(None)),  # text: an infinity or a NaN
     "list[str]": (list,),
     "list[int]": (list,),
+    "int | None": (int, type(None)),
     "Mapping[str, Any]": (dict,),
     "Mapping[str, Value]": (dict,),
 }
@@ -226,20 +230,39 @@ def decode(line: bytes) -> Message:
     if len(line) > MAX_BYTES:
         raise ValueError(f"a message of {len(line)} bytes is longer than {MAX_BYTES}")
     try:
-        record = json.loads(line)
+        # A token that a library quoted in its error goes no further than this.
+        record = json.loads(masked_bytes(line), parse_float=_finite, parse_constant=_finite)
         cls = _MESSAGES[record.pop("type")]
-        if set(record) != {f.name for f in fields(cls)}:
-            raise ValueError(f"wrong fields {sorted(record)}")
-        for f in fields(cls):
-            expected = _JSON_TYPES.get(str(f.type), (object,))
-            if type(record[f.name]) not in expected and expected != (object,):
-                raise ValueError(f"{f.name} is a {type(record[f.name]).__name__}, not {f.type}")
+        _check_fields(cls, record)
         if cls is Setup:
+            _check_fields(Limits, record["limits"])
             record["limits"] = Limits(**record["limits"])
         if cls is Finished:
             record["outcome"] = Outcome.from_json(record["outcome"])
         if cls is Progress and record["loss"] is not None:
             record["loss"] = float(record["loss"])
         return cls(**record)
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ValueError(f"not a message: {line[:80]!r} ({type(error).__name__}: {error})") from None
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        reason = clipped(printable(f"{type(error).__name__}: {error}"), 300)
+        raise ValueError(f"not a message: {line[:80]!r} ({reason})") from None
+
+
+def _check_fields(cls: type[Any], record: dict[str, Any]) -> None:
+    """Raise ValueError where `record` does not have the fields of `cls`, each of its type."""
+    if set(record) != {f.name for f in fields(cls)}:
+        raise ValueError(f"wrong fields {sorted(record)}")
+    for f in fields(cls):
+        value, annotation = record[f.name], str(f.type)
+        expected = _JSON_TYPES.get(annotation)
+        if expected is not None and type(value) not in expected:
+            raise ValueError(f"{f.name} is a {type(value).__name__}, not {annotation}")
+        if annotation in _ITEMS and any(type(item) is not _ITEMS[annotation] for item in value):
+            raise ValueError(f"{f.name} is no {annotation}")
+
+
+def _finite(text: str) -> float:
+    """A number as `encode` writes it: infinities and NaN are text there."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return number

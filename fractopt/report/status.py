@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fractopt.archive.foreign import read_file
 from fractopt.archive.history import History
 from fractopt.archive.lock import is_alive, read_owner
 from fractopt.archive.store import load
 from fractopt.report.verdict import recommended, recommended_as_json
 from fractopt.trial import Kind
 
+MAX_BOARD = 10_000_000  # bytes
 STALE_S = 120.0  # a board older than this says nothing about the present
+# A worker on the board: its fields, each with what makes it of its type or raises.
+_WORKER: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("worker", "threads", "trial", "attempt", "step", "total"), int),
+    **dict.fromkeys(("host", "device", "phase"), str),
+    "seconds": float,
+    "loss": lambda loss: None if loss is None else float(loss),
+}
 
 
 def status(directory: Path) -> dict[str, Any]:
@@ -113,14 +122,17 @@ def duration(seconds: float) -> str:
 
 
 def _board(directory: Path) -> dict[str, Any]:
-    """What the master published last, with each worker's own expected end."""
+    """What the master published last; nothing where that is old, or not what a master publishes."""
     try:
-        board: dict[str, Any] = json.loads((directory / "status.json").read_bytes())
-    except (OSError, ValueError):
+        board = json.loads(read_file(directory / "status.json", MAX_BOARD))
+        workers = [
+            {name: kind(worker[name]) for name, kind in _WORKER.items()} for worker in board["workers"]
+        ]
+        expected = int(board["expected"])
+        old = time.time() - float(board["time"]) > STALE_S
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return {}
-    if time.time() - board["time"] > STALE_S:
-        return {}
-    return board
+    return {} if old else {"workers": workers, "expected": expected}
 
 
 def _eta(history: History, board: dict[str, Any]) -> float | None:

@@ -24,7 +24,7 @@ from figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results" / "durability.json"
-PROOFS: tuple[str, ...] = ("kills", "soak", "rank_loss")
+PROOFS: tuple[str, ...] = ("kills", "soak", "rank_loss", "fuzz")
 
 
 def main() -> int:

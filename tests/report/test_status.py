@@ -120,7 +120,7 @@ def test_the_phase_is_that_of_the_last_trial(tmp_path: Path) -> None:
         archive(tmp_path / str(count), steps[:count]).abandon()
         assert status(tmp_path / str(count))["phase"] == phase
     run = archive(tmp_path / "r", steps)
-    run.note({"record": "tested", "trial": 2, "outcome": {}})
+    run.note({"record": "tested", "trial": 2, "outcome": {"status": "failed"}})
     run.commit()
     run.abandon()
     assert status(tmp_path / "r")["phase"] == "tests"

@@ -1,0 +1,50 @@
+"""What somebody else may have put into a run directory: links to elsewhere, pipes, endless files.
+
+A run directory itself may be reached through links, such as a home that leads to a scratch disk. What is in
+it is the run's own: files and directories that it made there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of the regular file `path`; raises OSError for another thing, or more than `most` bytes."""
+    # Without waiting: a pipe that nobody writes to would be opened for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = file.read(most + 1) if found.st_size <= most else b""
+    if found.st_size > most or len(data) > most:
+        raise OSError(errno.EFBIG, f"longer than the {most} bytes that it may have", str(path))
+    return data
+
+
+def make_directory(path: Path) -> None:
+    """Create directory `path`, where it is not there yet; its parent must be.
+
+    Raises OSError where something else has its place, a link to a directory too.
+    """
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise OSError(errno.ENOTDIR, "a link or a file, where a run has a directory", str(path)) from None
+
+
+def append_to(path: Path) -> int:
+    """A descriptor that appends to the regular file `path`; a link in its place is removed first."""
+    if path.is_symlink():
+        path.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return handle
