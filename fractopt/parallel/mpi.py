@@ -258,9 +258,10 @@ class MpiTransport:
         self._placed.update(ranks)
         places = [self._nodes[rank] for rank in ranks]
         nodes = [place.node for place in places]
-        devices = gpu.assign(nodes, [place.visible for place in places])
+        visible = [place.visible for place in places]
+        devices = gpu.assign(nodes, visible)
         threads = gpu.threads(nodes, [place.cores for place in places])
-        for sentence in gpu.crowded(nodes, devices):
+        for sentence in gpu.remarks(nodes, visible, devices, threads):
             log.warning("%s", sentence)
         for rank, device, share in zip(ranks, devices, threads, strict=True):
             self._order(rank, Place(rank, device, share))
