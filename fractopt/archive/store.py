@@ -62,7 +62,7 @@ class Archive:
         self._began = time.monotonic()
         self._next_snapshot = self._began + SNAPSHOT_EVERY_S
         self._spent_s = 0.0  # on snapshots
-        self._cost_s = 0.0  # of the last one, for each of its records
+        self._last = 0.0, 1  # seconds and records of the last one
         self._fresh = 0  # records since the last snapshot
         self._unshown = False  # status.json failed, and the log says so
 
@@ -172,8 +172,9 @@ class Archive:
         now = time.monotonic()
         if not self._fresh or now < self._next_snapshot:
             return
-        expected_s = self._cost_s * len(self.history.records)  # a run grows, and its snapshots with it
-        if self._spent_s + expected_s > SNAPSHOT_SHARE * (now - self._began):
+        took_s, records = self._last
+        growth = min(len(self.history.records) / records, 4.0)  # not in proportion, where there is little yet
+        if self._spent_s + took_s * growth > SNAPSHOT_SHARE * (now - self._began):
             return
         try:
             self.snapshot()
@@ -188,7 +189,7 @@ class Archive:
         write_snapshot(self.directory / "archive.h5", self.history, self._config)
         now = time.monotonic()
         self._spent_s += now - began
-        self._cost_s = (now - began) / max(len(self.history.records), 1)
+        self._last = now - began, len(self.history.records)
         self._next_snapshot = now + SNAPSHOT_EVERY_S
         self._fresh = 0
 

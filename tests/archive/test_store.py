@@ -379,6 +379,7 @@ def test_what_is_only_for_show_may_fail_and_archive_h5_may_come_later(
         patch.setattr(store, "replace_file", full)
         patch.setattr(snapshot, "replace_file", full)
         patch.setattr(archive, "_next_snapshot", 0.0)
+        patch.setattr(store, "SNAPSHOT_SHARE", 1e9)
         runs.run_out(archive, most=1)
         for _ in range(3):
             archive.snapshot_if_due()
