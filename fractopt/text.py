@@ -32,6 +32,19 @@ def masked_bytes(line: bytes) -> bytes:
     return _SECRET_BYTES.sub(MASK.encode(), line) if b"hf_" in line else line
 
 
+def masked_setting(setting: str) -> str:
+    """A command line's `key=value` without a value that its key calls a secret; any other text masked."""
+    key, equals, _ = setting.partition("=")
+    if equals and any(SECRET_NAME.search(part.strip()) for part in key.split(".")):
+        return f"{key}={MASK}"
+    return masked(setting)
+
+
+def shown(text: str) -> str:
+    """`text` as it may go to a terminal and into a log."""
+    return printable(masked(text))
+
+
 def printable(text: str) -> str:
     """`text` with control characters and the like written out as in Python; lines stay lines."""
     if text.isprintable():

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from fractopt.archive.durable import replace_file, sync_directory
-from fractopt.archive.foreign import read_file
+from fractopt.archive.foreign import make_directory, read_file
 from fractopt.text import masked_bytes
 from fractopt.trial import Outcome, Trial
 
@@ -19,6 +19,15 @@ MAX_RESULT = 1 << 20  # bytes
 def evaluation_directory(run: Path, trial: int) -> Path:
     """Where the files of evaluation number `trial` of the run in `run` are."""
     return run / "evals" / f"{trial:06d}"
+
+
+def make_evaluation_directory(run: Path, trial: int) -> Path:
+    """The same, created where it is not there; raises OSError where it leads out of the run's directory."""
+    place = evaluation_directory(run, trial)
+    run.mkdir(parents=True, exist_ok=True)
+    make_directory(place.parent)
+    make_directory(place)
+    return place
 
 
 def keep_result(directory: Path, trial: int, attempt: int, seed: int, outcome: Outcome) -> None:

@@ -13,6 +13,8 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from fractopt.text import shown
+
 
 class Exit(IntEnum):
     """Exit codes that job scripts rely on."""
@@ -36,7 +38,7 @@ def resumable() -> Exit:
 
 def fail(code: Exit, text: str) -> NoReturn:
     """One message on stderr, and the end."""
-    click.echo(f"fractopt: {text}", err=True)
+    click.echo(shown(f"fractopt: {text}"), err=True)
     sys.exit(code)
 
 
@@ -71,19 +73,26 @@ def say(error: BaseException) -> Exit | None:
     }
     for kind, code in codes.items():
         if isinstance(error, kind):
-            click.echo(f"fractopt: {error}", err=True)
+            click.echo(shown(f"fractopt: {error}"), err=True)
             return code
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
-        click.echo(f"fractopt: {error.strerror or error}{where}", err=True)
+        click.echo(shown(f"fractopt: {error.strerror or error}{where}"), err=True)
         return Exit.FAILED
     return None
+
+
+class _Shown(logging.Formatter):
+    """What evaluations said may hold a token, or command a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 def log_to_stderr(handler: logging.Handler | None = None) -> None:
     """Send fractopt's log to stderr, one line a record, time first."""
     handler = handler or logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_Shown("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger("fractopt")
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

@@ -15,6 +15,7 @@ from fractopt.cli.console import Exit, fail, reporting, resumable
 from fractopt.cli.job import job
 from fractopt.cli.run import run
 from fractopt.cli.upkeep import doctor, repair, unlock
+from fractopt.text import shown
 
 DIRECTORY = click.Path(path_type=Path)
 
@@ -96,7 +97,7 @@ def status(directory: Path, as_json: bool, check_: bool) -> None:
         click.echo(_json(report))
     elif not check_:
         for line in status_lines(report):
-            click.echo(line)
+            click.echo(shown(line))
     if check_:
         codes = {"complete": Exit.DONE, "failed": Exit.FAILED}
         raise SystemExit(codes.get(report["state"], resumable()))
@@ -119,7 +120,7 @@ def best(directory: Path, as_json: bool) -> None:
         click.echo(_json(best_as_json(history, directory, found)))
         return
     for line in verdict_lines(history, directory, found):
-        click.echo(line)
+        click.echo(shown(line))
 
 
 @main.command()
@@ -136,7 +137,7 @@ def show(directory: Path, id: int) -> None:
         known = f"0 to {max(history.rows)}" if history.rows else "none yet"
         fail(Exit.FAILED, f"{directory} has no evaluation {id}; it has {known}")
     for line in row_lines(history, history.rows[id], directory):
-        click.echo(line)
+        click.echo(shown(line))
 
 
 @main.command()

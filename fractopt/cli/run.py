@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from fractopt.cli.console import Exit, log_to_stderr, reporting, resumable, say
+from fractopt.text import masked_setting, shown
 
 if TYPE_CHECKING:
     from fractopt.archive.store import Archive
@@ -77,7 +78,7 @@ def run(
         # The other ranks wait for a word from here, whatever happened.
         known = say(error)
         if known is None:
-            traceback.print_exc()
+            click.echo(shown(traceback.format_exc()), err=True)
         code = Exit.FAILED if known is None else known
     signals.ignore()
     leave(code)
@@ -100,7 +101,10 @@ def _run(
     for name, given in config.projected.items():
         used = (config.default or {})[name]
         log.warning("default.%s = %r lies outside the space, %r is used", name, given, used)
-    directory = out or Path("runs") / path.stem
+    if config.foreign_code:
+        log.warning("trust.code: this run executes code of yours: %s", config.foreign_code)
+    # No shell expands the ~ of --out=~/runs.
+    directory = (out or Path("runs") / path.stem).expanduser()
     archive = _open(config, directory, resume)
     if config.replicates:
         log.info("%s", config.replicate_line())
@@ -302,7 +306,7 @@ def _meta() -> dict[str, Any]:
         "python": platform.python_version(),
         "host": platform.node(),
         "system": platform.platform(),
-        "arguments": sys.argv[1:],
+        "arguments": [masked_setting(argument) for argument in sys.argv[1:]],
         "directory": os.getcwd(),
         "commit": _commit(),
     }

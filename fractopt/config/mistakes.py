@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import BaseModel, ValidationError, create_model
 
 from fractopt.config.tables import Table
-from fractopt.text import MASK, SECRET_NAME, SECRET_VALUE, clipped, masked, printable
+from fractopt.text import MASK, SECRET_NAME, SECRET_VALUE, clipped, shown
 
 LONGEST_LINE = 1000  # characters said of one mistake
 MOST_LINES = 50
@@ -44,7 +44,7 @@ class ConfigError(Exception):
 
 
 def _shown(text: str) -> str:
-    return clipped(printable(masked(text)), LONGEST_LINE)
+    return clipped(shown(text), LONGEST_LINE)
 
 
 class Mistakes:

@@ -29,7 +29,7 @@ from fractopt.optimizer.replicates import replicate_count
 from fractopt.optimizer.stopping import StopRule
 from fractopt.parallel.message import Limits
 from fractopt.space import PARAMETER_TYPES, Parameter, Space, Value
-from fractopt.text import MASK, SECRET_NAME
+from fractopt.text import masked_setting
 from fractopt.trial import Budget, encodable
 
 MAX_BYTES = 1_000_000  # of a file
@@ -52,6 +52,7 @@ class Config:
     run: RunTable
     replicates: int  # of the budget
     deterministic: bool  # the objective has no noise
+    foreign_code: str  # of the user's, that the objective executes
     optimizer: str
     optimizer_settings: Mapping[str, Any]
     objective: Mapping[str, Any]
@@ -154,8 +155,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}", ["expected key=value, for example run.budget=20"])
-    if any(SECRET_NAME.search(part.strip()) for part in key.split(".")):
-        override = f"{key}={MASK}"
+    override = masked_setting(override)
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -179,6 +179,7 @@ class _Checker:
         self.absences: list[str] = []
         self.advice: list[str] = []
         self.deterministic = False
+        self.foreign_code = ""
         self._integers = 0  # of the space, all parameters together
         self._parameters: dict[str, Parameter | None] = {}  # of the space; None for one with a mistake
 
@@ -198,10 +199,13 @@ class _Checker:
                 self.mistakes.say(
                     "run.anchors", f'"base" is the untuned model; the objective {kind!r} has none'
                 )
-            if kind == "python" and not file.trust.code:
+            if (kind == "python" or self.foreign_code) and not file.trust.code:
+                key, what = (
+                    ("objective.kind", '"python"') if kind == "python" else ("objective", self.foreign_code)
+                )
                 self.mistakes.say(
-                    "objective.kind",
-                    '"python" runs code of yours: allow it with --trust-code, or code = true under [trust]',
+                    key,
+                    f"{what} runs code of yours: allow it with --trust-code, or code = true under [trust]",
                 )
         if self.mistakes.lines or file is None or space is None:
             raise ConfigError(str(self.source), self.mistakes.lines)
@@ -213,6 +217,7 @@ class _Checker:
             run=file.run,
             replicates=replicates,
             deterministic=self.deterministic,
+            foreign_code=self.foreign_code,
             optimizer=file.optimizer.name,
             optimizer_settings=optimizer_settings,
             objective={"kind": kind, **settings},
@@ -382,6 +387,7 @@ class _Checker:
                 of_one = bool(colon) and name in space.names
                 self.mistakes.say(f"space.{name}" if of_one else "space", rest if of_one else mistake)
         self.absences = [] if checked is None else checked.absences()
+        self.foreign_code = "" if checked is None else checked.foreign_code
         self.deterministic = checked is not None and checked.repeats_exactly
         return kind, metric, direction, nothing if checked is None else _plain(checked)
 

@@ -58,6 +58,11 @@ class ObjectiveSettings(Protocol):
         """Whether a configuration has the same value whatever the seed: replicates tell nothing then."""
         ...
 
+    @property
+    def foreign_code(self) -> str:
+        """What of the user's own code an evaluation executes, in words; "" for none. It needs trust.code."""
+        ...
+
     def mistakes(self, space: Space) -> list[str]:
         """What cannot work whatever the machine, beyond the ranges of single fields: one line each."""
         ...

@@ -38,6 +38,10 @@ class PythonSettings:
     def repeats_exactly(self) -> bool:
         return False  # nobody but the user knows
 
+    @property
+    def foreign_code(self) -> str:
+        return f"the function {self.function}"
+
     def mistakes(self, space: Space) -> list[str]:
         return [
             f"{name!r} is no Python name, and the function is called with its parameters by name"

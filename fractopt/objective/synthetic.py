@@ -43,6 +43,10 @@ class SyntheticSettings:
     def repeats_exactly(self) -> bool:
         return self.noise == 0.0
 
+    @property
+    def foreign_code(self) -> str:
+        return ""
+
     def mistakes(self, space: Space) -> list[str]:
         dimension = self.dimension or space.dimension
         if dimension != space.dimension:

@@ -25,7 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fractopt.archive.result import evaluation_directory, keep_result
+from fractopt.archive.foreign import append_to
+from fractopt.archive.result import keep_result, make_evaluation_directory
 from fractopt.objective.base import Evaluation, Objective, Report, UnusableError
 from fractopt.parallel.message import (
     MAX_BYTES,
@@ -41,6 +42,7 @@ from fractopt.parallel.message import (
     decode,
     encode,
 )
+from fractopt.text import masked
 from fractopt.trial import Kind, Outcome, Status
 
 Build: TypeAlias = Callable[[Mapping[str, Any]], Objective]
@@ -70,7 +72,7 @@ def main(argv: list[str], build: Build | None = None) -> int:
         try:
             objective = (build or registered())(setup.objective)
         except UnusableError as error:
-            channel.send(Unusable(0, str(error)[:MAX_TEXT]))
+            channel.send(Unusable(0, masked(str(error))[:MAX_TEXT]))
             return 1
         except Exception as error:
             channel.send(Unusable(0, f"the objective could not be set up: {describe(error)}"))
@@ -101,11 +103,11 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
 
     Never raises for what the objective does: an exception is an outcome.
     """
-    place = None if directory is None else evaluation_directory(directory, task.trial)
+    place: Path | None = None
     started = time.monotonic()
     try:
-        if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
+        if directory is not None:
+            place = make_evaluation_directory(directory, task.trial)
         evaluation = Evaluation(
             task.trial, Kind(task.kind), task.params, task.seed, task.attempt, place, task.test
         )
@@ -115,7 +117,7 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also SystemExit, and what libraries derive from BaseException
-        traceback.print_exc()
+        print(masked(traceback.format_exc()), file=sys.stderr)
         status = Status.OOM if _is_out_of_memory(error) else Status.FAILED
         outcome = Outcome(status, seconds=time.monotonic() - started, message=describe(error))
     if place is not None:
@@ -128,10 +130,10 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
 
 def describe(error: BaseException) -> str:
     """`Type: text` on the first line, then the end of the traceback, MAX_TEXT characters in all."""
-    text = str(error).strip()
+    text = masked(str(error)).strip()
     head = f"{type(error).__name__}: {text}" if text else type(error).__name__
     head = " ".join(head.split())[: MAX_TEXT // 2]
-    trace = "".join(traceback.format_exception(error))
+    trace = masked("".join(traceback.format_exception(error)))  # whole: a cut token would not be known
     return f"{head}\n{trace[-(MAX_TEXT - len(head) - 1) :]}"
 
 
@@ -195,18 +197,17 @@ def redirected(directory: Path | None, trial: int) -> Iterator[None]:
         yield
         _flush()
         return
-    place = evaluation_directory(directory, trial)
     _flush()
     saved = os.dup(1), os.dup(2)
     try:
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            place = make_evaluation_directory(directory, trial)
             for fd, name in ((1, "stdout.log"), (2, "stderr.log")):
-                file = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+                file = append_to(place / name)
                 os.dup2(file, fd)
                 os.close(file)
         except OSError as error:  # `run` makes it the outcome if the objective cannot write either
-            print(f"no output files in {place}: {error}", file=sys.stderr)
+            print(f"no output files of evaluation {trial}: {error}", file=sys.stderr)
         yield
     finally:
         _flush()
@@ -232,7 +233,7 @@ def _checked(outcome: object) -> Outcome:
         stderr=None if outcome.stderr is None else float(outcome.stderr),
         metrics={str(name): float(number) for name, number in outcome.metrics.items()},
         seconds=float(outcome.seconds),
-        message=str(outcome.message)[:MAX_TEXT],
+        message=masked(str(outcome.message))[:MAX_TEXT],
     )
     if plain.stderr is not None and math.isnan(plain.stderr):
         plain = replace(plain, stderr=None)  # not known

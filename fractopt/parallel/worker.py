@@ -37,6 +37,7 @@ from fractopt.parallel.message import (
     decode,
     encode,
 )
+from fractopt.text import masked
 from fractopt.trial import Outcome, Status
 
 log = logging.getLogger(__name__)
@@ -359,7 +360,7 @@ class Supervisor:
             return ""
         size = os.fstat(self._log.fileno()).st_size
         text = os.pread(self._log.fileno(), MAX_TEXT // 2, max(0, size - MAX_TEXT // 2))
-        lines = text.decode(errors="replace").strip()
+        lines = masked(text.decode(errors="replace")).strip()
         return f"; the last it printed:\n{lines}" if lines else ""
 
 

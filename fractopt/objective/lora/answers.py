@@ -32,7 +32,9 @@ def write_answers(directory: Path, answers: Mapping[str, BoolArray]) -> Path:
         members[f"count_{index}"] = np.array(len(right))
         members[f"bits_{index}"] = np.packbits(right)
     path, partial = directory / FILE, directory / (FILE + ".tmp")
-    with partial.open("wb") as stream:
+    partial.unlink(missing_ok=True)  # it may be a link
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    with os.fdopen(handle, "wb") as stream:
         np.savez(stream, **members)
         stream.flush()
         os.fsync(stream.fileno())

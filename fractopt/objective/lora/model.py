@@ -54,8 +54,11 @@ class BaseModel:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
+            # torch's own text goes on to explain how to run what is in the file.
+            reason = str(error).partition("\n")[0].partition(". ")[0]
             raise UnusableError(
-                f"objective.model: {path} does not hold a litgpt checkpoint ({error})"
+                f"objective.model: {path} does not hold a litgpt checkpoint but something else; "
+                f"nothing of it was run ({type(error).__name__}: {reason})"
             ) from error
 
     def _check_names(self) -> None:

@@ -29,6 +29,7 @@ def prepare() -> None:
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ.pop("HF_DATASETS_TRUST_REMOTE_CODE", None)  # data are data: no script of theirs is run
     for package in PACKAGES:
         try:
             importlib.import_module(package)

@@ -18,6 +18,8 @@ from fractopt.objective.lora import files
 from fractopt.objective.lora.files import TINY
 from fractopt.space import Float, Int, Space, Value
 
+YAML = (".yaml", ".yml")  # what the path of a task's file ends with
+
 # The searched hyperparameters. One that a space leaves out keeps the literature's default.
 DEFAULTS: MappingProxyType[str, float] = MappingProxyType(
     {
@@ -221,6 +223,13 @@ class LoraSettings:
     def repeats_exactly(self) -> bool:
         return False  # a replicate has a seed of its own, see Train
 
+    @property
+    def foreign_code(self) -> str:
+        # lm-eval imports the functions that a task's file names, from the files beside it.
+        tasks = dict.fromkeys(split_metric(metric)[0] for metric in (self.metric, *self.test_metrics))
+        paths = [task for task in tasks if task.endswith(YAML)]
+        return f"the task {' and '.join(paths)}" if paths else ""
+
     def mistakes(self, space: Space) -> list[str]:
         """What in `space` this objective cannot evaluate, one sentence each."""
         found = check_space(space.names)
@@ -266,6 +275,8 @@ def split_metric(metric: str) -> tuple[str, str]:
         raise ValueError(
             f"metric: expected 'task/acc' or 'task/acc_norm' (for example 'hellaswag/acc'), got {metric!r}"
         )
+    if not task.endswith(YAML) and ("/" in task or task.startswith(".")):
+        raise ValueError(f"metric: expected a task's name, or the path of its {YAML[0]} file, got {task!r}")
     return task, score
 
 

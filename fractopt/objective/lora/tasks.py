@@ -10,6 +10,7 @@ from lm_eval.tasks import TaskManager
 
 from fractopt.objective.base import UnusableError
 from fractopt.objective.lora.files import TINY_DIRECTORY
+from fractopt.objective.lora.settings import YAML
 from fractopt.objective.lora.tiny.questions import FILES as TINY_TASKS
 from fractopt.objective.lora.tiny.questions import TinyTask
 
@@ -53,7 +54,7 @@ def load_tasks(name: str, shots: int) -> list[Any]:
 
 def _manager(name: str) -> TaskManager:
     """A manager that knows `name`, with as few files indexed as will do: all of them take 8 CPU s."""
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(YAML):
         return TaskManager(include_defaults=False)
     root = Path(lm_eval.tasks.__file__).parent
     for folder in (name, name.split("_")[0]):
