@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from fractopt.archive import scheduler
-from fractopt.archive.durable import create_file, replace_file, sync_directory
+from fractopt.archive.durable import create_file, replace_file, sync_directory, write_all
 from fractopt.archive.foreign import read_file
 from fractopt.archive.journal import ArchiveError
 
@@ -121,8 +121,16 @@ class Lock:
             return
         self.check()
         self.owner = replace(self.owner, counter=self.owner.counter + 1)
-        # Durably: a LOCK emptied by a power loss would keep every later master out.
-        replace_file(self.path, _encode(self.owner))
+        # Into the very file that is ours: a new one put in its place would take the lock back, where this
+        # process is stopped before and superseded meanwhile. Only digits change, the length stays: no
+        # reader and no power loss finds anything else than a counter.
+        handle = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            if self.owner.uuid.encode() in os.read(handle, MAX_OWNER):
+                os.lseek(handle, 0, os.SEEK_SET)
+                write_all(handle, _encode(self.owner))
+        finally:
+            os.close(handle)
         self._moved = time.monotonic()
 
     def release(self) -> None:
@@ -213,7 +221,9 @@ def _guarded(path: Path) -> Iterator[None]:
 
 
 def _encode(owner: Owner) -> bytes:
-    return json.dumps(asdict(owner), indent=1).encode() + b"\n"
+    """Of one length for every counter."""
+    padding = " " * (20 - len(str(owner.counter)))
+    return json.dumps(asdict(owner), indent=1).encode() + padding.encode() + b"\n"
 
 
 def _boot_id() -> str:

@@ -161,8 +161,11 @@ class Archive:
         """Make everything gathered durable; raises OSError, or ArchiveError when taken over."""
         self._lock.beat()
         if self._journal.pending:
-            self._lock.check()  # a master that was stopped and superseded says nothing more
-        self._journal.commit()
+            self._lock.check()  # a master that was stopped and superseded writes nothing more
+            self._journal.commit()
+            # Still the owner, so whoever takes over begins to read after this: it is acknowledged. One that
+            # took over in between may have read before it.
+            self._lock.check()
 
     def snapshot_if_due(self) -> None:
         """Bring archive.h5 up to date where that keeps within 1 % of the wall time.

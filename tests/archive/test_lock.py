@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -347,3 +348,39 @@ def test_a_beat_moves_the_counter_and_keeps_the_rest(path: Path) -> None:
     assert before is not None
     assert after == replace(before, counter=1)
     lock.check()
+
+
+@pytest.mark.parametrize("name", ["open", "read", "lseek", "write", "close"])
+def test_a_beat_of_a_master_superseded_at_that_moment_does_not_take_the_lock_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Stopped at any call within the beat, and continued when another one has the lock."""
+    lock = Lock.acquire(path)
+    newcomer = replace(Owner.current(), host="elsewhere")
+    real = getattr(os, name)
+    stopped: list[bool] = []
+
+    def superseded(*arguments: Any) -> Any:
+        if not stopped:
+            stopped.append(True)
+            assert lock_module._replace(path, lock.owner, newcomer)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "check", lambda: patch.setattr(os, name, superseded))
+        lock.beat(every_s=0.0)
+    assert stopped == [True]
+    assert read_owner(path) == newcomer
+    with pytest.raises(ArchiveError, match="taken over by host elsewhere"):
+        lock.check()
+
+
+def test_every_beat_has_the_same_length(path: Path) -> None:
+    lock = Lock.acquire(path)
+    length = len(path.read_bytes())
+    lock.owner = replace(lock.owner, counter=10**12)
+    lock.beat(every_s=0.0)
+    assert len(path.read_bytes()) == length
+    owner = read_owner(path)
+    assert owner is not None
+    assert owner.counter == 10**12 + 1

@@ -90,7 +90,7 @@ class Tape:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        names = ("open", "write", "close", "fsync", "fdatasync", "ftruncate", "replace", "rename")
+        names = ("open", "write", "close", "fsync", "fdatasync", "ftruncate", "lseek", "replace", "rename")
         layer = {name: self._over(getattr(os, name), getattr(self, f"_{name}_")) for name in names}
         for name in ("link", "unlink", "mkdir"):
             layer[name] = self._over(getattr(os, name), getattr(self, f"_{name}_"))
@@ -130,6 +130,12 @@ class Tape:
         real(handle, data)
         self._places[handle] += len(data)
         return len(data)
+
+    def _lseek_(self, real: Any, handle: int, at: int, whence: int) -> int:
+        place = int(real(handle, at, whence))
+        if handle in self._open:
+            self._places[handle] = place
+        return place
 
     def _ftruncate_(self, real: Any, handle: int, size: int) -> None:
         if handle in self._open:
