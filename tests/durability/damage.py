@@ -22,7 +22,7 @@ from fractopt.archive.store import load
 
 
 def prove(full: bool) -> Iterator[Figure]:
-    budget, step, repaired_every = (20, 1, 100) if full else (6, 41, 10)
+    budget, step, repaired_every = (8, 1, 100) if full else (6, 41, 10)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "r"
         play(directory, budget)

@@ -29,12 +29,12 @@ CAN_FAIL = (*NEED_ROOM, "sync", "sync_directory", "unlink")
 
 
 def prove(full: bool) -> Iterator[Figure]:
-    budget, step = (16, 1) if full else (6, 29)
+    budget, step = (8, 1) if full else (6, 29)
     yield at_every_call("full from any call on", budget, step, errno.ENOSPC, NEED_ROOM, lasting=True)
     yield at_every_call("one call fails", budget, step, errno.EIO, CAN_FAIL, lasting=False)
     for what in "status.json", "archive.h5":
         yield only_for(what, budget)
-    yield on_a_small_disk(range(96, 288, 16) if full else range(112, 113))
+    yield on_a_small_disk(range(96, 288, 32) if full else range(0))
 
 
 def at_every_call(
@@ -72,9 +72,8 @@ def one_failure(budget: int, fails: Callable[[int, Call], None]) -> tuple[int, s
         code, said = play(directory, budget, tape=tape)
         if text := breach(directory, tape.told):
             return code, text
-        lines = [
-            line for line in said.splitlines() if os.strerror(tape.number) in line and "warning" not in line
-        ]
+        # An evaluation says on its own stderr, which the local transport shares, what it could not keep.
+        lines = [s for s in said.splitlines() if "cannot go on in" in s or s.startswith("fractopt: ")]
         if code == Exit.DONE:
             ends = len(load(directory).evaluations) == budget
             return code, "" if ends else "it ended with 0 before its budget was met"

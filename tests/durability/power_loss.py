@@ -17,7 +17,7 @@ from syscalls import killed_and_resumed, resumes
 
 
 def prove(full: bool) -> Iterator[Figure]:
-    budget, samples, resumed_every = (60, 2000, 20) if full else (12, 60, 20)
+    budget, samples, resumed_every = (60, 1000, 25) if full else (12, 60, 20)
     broken: list[str] = []
     unresumed: list[str] = []
     resumed = 0

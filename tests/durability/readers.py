@@ -39,7 +39,7 @@ print(reads, seen)
 
 
 def prove(full: bool) -> Iterator[Figure]:
-    budget = 1000 if full else 40
+    budget = 1000 if full else 20
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name) / "r"
         readers = [

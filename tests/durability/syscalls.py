@@ -29,7 +29,7 @@ LARGE = 512  # bytes: such a write is cut in its middle too
 
 
 def prove(full: bool) -> Iterator[Figure]:
-    budget, resumed_every = (200, 40) if full else (12, 60)
+    budget, resumed_every = (200, 100) if full else (12, 60)
     with tempfile.TemporaryDirectory() as name:
         calls = killed_and_resumed(Path(name), budget)
         yield from every_prefix(calls, Path(name) / "replayed", budget, resumed_every)
