@@ -23,11 +23,16 @@ export PRTE_MCA_hwloc_default_binding_policy="${PRTE_MCA_hwloc_default_binding_p
 export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
 
 # Fault tolerance (Open MPI 5): when a rank is lost, the others stay, the master is told, and what was lost
-# is evaluated again elsewhere. Without these two, mpirun ends the whole job, which can then be resumed; the
-# loss of a whole node, and with it of mpirun's daemon there, ends it either way (seen with 5.0.11). With them, mpirun returns 0 whatever was lost, even the master: ask the archive how a run
-# ended (fractopt status DIR --check).
+# is evaluated again elsewhere. Without these, mpirun ends the whole job, which can then be resumed; the
+# loss of a whole node, and with it of mpirun's daemon there, ends it either way (seen with 5.0.11). With
+# them, mpirun returns 0 whatever was lost, even the master: ask the archive how a run ended (fractopt
+# status DIR --check).
 export PRTE_MCA_state_base_recoverable="${PRTE_MCA_state_base_recoverable:-1}"
 export PRTE_MCA_state_base_notify_errors="${PRTE_MCA_state_base_notify_errors:-1}"
 
-# The two above are for mpirun, which hides them from the ranks; this tells fractopt of them.
+# The same for the MPI library: without it, a rank on another node that closes its TCP connection by dying
+# takes every rank that talked to it along. mpirun --with-ft ulfm says all three.
+export OMPI_MCA_mpi_ft_enable="${OMPI_MCA_mpi_ft_enable:-$PRTE_MCA_state_base_recoverable}"
+
+# mpirun hides the first two from the ranks; this tells fractopt of them.
 export FRACTOPT_FAULT_TOLERANT="${FRACTOPT_FAULT_TOLERANT:-$PRTE_MCA_state_base_recoverable}"

@@ -71,7 +71,7 @@ def master(transport: mpi.MpiTransport, n: int, how: dict[int, str]) -> None:
     gone: set[int] = set()
     still_to_serve = {worker for worker in how if how[worker] == "pause"}
     transport.start(Setup({"kind": "scripted"}, "", Limits()))
-    while len(done) < n or still_to_serve:
+    while not done >= set(range(n)) or still_to_serve:
         if not todo and still_to_serve:
             todo.append(next(tasks))
         for worker in transport.idle()[: len(todo)]:
@@ -90,7 +90,7 @@ def master(transport: mpi.MpiTransport, n: int, how: dict[int, str]) -> None:
                     if how.get(worker) in ("far", "pause"):
                         os.kill(pids[worker], signal.SIGSTOP)
                     if how.get(worker) == "busy":
-                        time.sleep(2 * LEASE_S)
+                        time.sleep(1.5 * LEASE_S)
                 case Finished() if worker in running:
                     if worker in gone:
                         still_to_serve.discard(worker)

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "FRACTOPT_TEST_MARK"
+FAULT_TOLERANT = ("OMPI_MCA_mpi_ft_enable", "FRACTOPT_FAULT_TOLERANT")  # beside what mpirun itself is told
 LIMIT_S = 60.0  # for a whole job; one that hangs must fail its test, not the suite
 
 _SEARCH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -51,7 +52,7 @@ class Job:
         )
         if not fault_tolerant:
             for name in list(environment):
-                if name.startswith("PRTE_MCA_state_base_") or name == "FRACTOPT_FAULT_TOLERANT":
+                if name.startswith("PRTE_MCA_state_base_") or name in FAULT_TOLERANT:
                     del environment[name]
         self.mark = uuid.uuid4().hex
         environment[MARK] = self.mark

@@ -83,4 +83,4 @@ def test_env_sh_can_be_sourced(shell: str, root: bool, tmp_path: Path) -> None:
     assert ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM" in names) == root
     assert names["PRTE_MCA_rmaps_default_mapping_policy"] == ":oversubscribe"
     assert names["PRTE_MCA_hwloc_default_binding_policy"] == "core"  # what was set stays
-    assert names["FRACTOPT_FAULT_TOLERANT"] == "1"
+    assert names["FRACTOPT_FAULT_TOLERANT"] == names["OMPI_MCA_mpi_ft_enable"] == "1"
