@@ -12,7 +12,8 @@ class Transport(Protocol):
     """Carries tasks to workers and their messages back.
 
     Worker numbers are stable for a run. A worker exists for the master from its `Hello` on, and no
-    longer after `Gone`. Nothing here blocks longer than it is told to.
+    longer after `Gone`, unless it says `Hello` again: then it may still end what it had before. Nothing
+    here blocks longer than it is told to.
     """
 
     def start(self, setup: Setup) -> None:
