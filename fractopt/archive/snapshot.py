@@ -50,9 +50,12 @@ def write_snapshot(path: Path, history: History, config: str) -> None:
 
 def snapshot_length(path: Path) -> int:
     """How many records the archive at `path` holds; 0 where there is none that can be read."""
+    if not path.is_file():
+        return 0
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return int(file["journal"].shape[0])
+            ours = isinstance(file.get("journal", getlink=True), h5py.HardLink)
+            return int(file["journal"].shape[0]) if ours else 0
     except Exception:  # whatever HDF5 makes of a file that is damaged, or somebody else's
         return 0
 
