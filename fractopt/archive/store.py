@@ -6,6 +6,7 @@ run.toml     the resolved configuration        meta.json    versions, host, argu
 evals/       logs and results, one folder for each evaluation
 LOCK         who runs it                       status.json  what the workers do just now
              (.LOCK.guard keeps two newcomers apart while one takes a dead master's LOCK over)
+*.damaged-N  what `fractopt repair` set aside
 """
 
 from __future__ import annotations
