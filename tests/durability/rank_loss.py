@@ -1,8 +1,9 @@
 """Runs of 8 worker ranks under mpirun --with-ft ulfm that lose 3 of them at random instants.
 
 Most are killed by SIGKILL, which MPI reports. In every other run one of the three is lost without its
-knowledge: it exits with an error, or is stopped by SIGSTOP for ever. After each run its archive is read:
-whether it is complete, what was told how often, when which attempt was given up, when it was closed.
+knowledge: it exits with an error, or is stopped by SIGSTOP for ever. Every other four runs talk by TCP, as
+ranks on different nodes may; there the end of a connection tells of the exit too. After each run its archive
+is read: whether it is complete, what was told how often, when which attempt was given up, when it was closed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def prove(full: bool) -> Iterator[Figure]:
         if number % 2:
             signals[-1] = (EXIT, STOP)[number // 2 % 2]
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(lose_ranks(Path(folder), signals, rng))
+            runs.append(lose_ranks(Path(folder), signals, rng, tcp=bool(number // 4 % 2)))
         print(f"  {number}: {'; '.join(runs[-1].breaches) or 'holds'}", flush=True)
     yield from figures(runs)
 
@@ -115,6 +116,7 @@ def lose_ranks(
     rng: random.Random,
     workers: int = WORKERS,
     budget: int = BUDGET,
+    tcp: bool = False,
 ) -> Run:
     """One run in `folder`, in which ranks drawn by `rng` get `signals` at instants drawn too."""
     run = Run()
@@ -123,7 +125,8 @@ def lose_ranks(
     victims = rng.sample(range(1, workers + 1), len(signals))
     instants = [rng.uniform(0.0, HARM_WITHIN_S) for _ in signals]
     arguments = (str(config), "--out", str(directory), "--budget", str(budget))
-    job = Job(1 + workers, SCRIPT, *arguments, options=("--with-ft", "ulfm"))
+    options = ("--with-ft", "ulfm", *(("--mca", "btl", "tcp,self") if tcp else ()))
+    job = Job(1 + workers, SCRIPT, *arguments, options=options)
     try:
         began = _first_record(job, directory)
         for instant, victim, number in sorted(zip(instants, victims, signals, strict=True)):
