@@ -38,6 +38,6 @@ def prove(full: bool) -> Iterator[Figure]:
         "power lost: readable, nothing acknowledged lost",
         samples,
         len(broken),
-        "; ".join([f"{budget} evaluations, two masters, {len(calls)} calls", *broken[:1]]),
+        "; ".join([f"{budget} evaluations, three masters, {len(calls)} calls", *broken[:1]]),
     )
     yield Figure("and resumed there: to the end", resumed, len(unresumed), "; ".join(unresumed[:1]))

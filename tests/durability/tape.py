@@ -77,9 +77,9 @@ class Tape:
         self._made = 0
 
     @classmethod
-    def after(cls, first: Tape, root: Path) -> Tape:
+    def after(cls, first: Tape, root: Path, before: Callable[[int, Call], None] | None = None) -> Tape:
         """A tape that goes on where `first` ended."""
-        tape = cls(root)
+        tape = cls(root, before)
         tape.calls, tape._numbers, tape._made = list(first.calls), dict(first._numbers), first._made
         return tape
 
