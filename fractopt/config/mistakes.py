@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError, create_model
@@ -97,10 +98,9 @@ class Mistakes:
             self._report(error, model, data, prefix)
             return None
 
-    def validate_settings(self, cls: type[Any], data: dict[str, Any], prefix: tuple[str, ...]) -> Any:
+    def validate_settings(self, cls: Any, data: dict[str, Any], prefix: tuple[str, ...]) -> Any:
         """`data` as the settings dataclass `cls`, None where something was wrong with it."""
-        # As a field of a model, a plain dataclass takes over the model's strictness.
-        model = create_model("Settings", __base__=Table, settings=(cls, ...))
+        model = _settings_model(cls)
         try:
             return model.model_validate_json(json.dumps({"settings": data}, default=str)).settings  # type: ignore[attr-defined]
         except ValidationError as error:
@@ -143,6 +143,12 @@ class Mistakes:
             wanted = " or ".join(dict.fromkeys(t.rpartition("|")[0] for t in texts))
             said = wanted if "got" in wanted or given.startswith("{") else f"{wanted}, got {given}"
             self.say(key, said if "expected" in said or "this version" in said else f"expected {said}")
+
+
+@cache
+def _settings_model(cls: Any) -> type[Table]:
+    """As a field of a model, a plain dataclass takes over the model's strictness."""
+    return create_model("Settings", __base__=Table, settings=(cls, ...))
 
 
 def _real_path(loc: tuple[int | str, ...], data: Any) -> tuple[tuple[int | str, ...], Any]:

@@ -5,6 +5,7 @@ Every function takes the generator it draws from, so that an input is a function
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from typing import Any
@@ -58,7 +59,7 @@ def odd(rng: random.Random) -> Any:
     """A value that the field it is put into does not expect."""
     draw = rng.random()
     if draw < 0.75:
-        return rng.choice(ODD)
+        return copy.deepcopy(rng.choice(ODD))  # it may be changed in its new place
     if draw < 0.80:
         return deep(rng.choice((5, 60, 200)))
     if draw < 0.90:

@@ -37,7 +37,7 @@ from fractopt.optimizer.study import Study
 from fractopt.parallel.message import decode, encode
 from fractopt.report.status import status, status_lines
 from fractopt.report.tables import as_csv, row_lines
-from fractopt.report.verdict import recommended_now, verdict_lines
+from fractopt.report.verdict import recommended, recommended_now, verdict_lines
 from fractopt.trial import Kind, Outcome, Status, Trial
 
 LONGEST_MESSAGE = 20_000  # characters that a user is shown for one mistake or for all of them
@@ -424,7 +424,9 @@ def report(path: Path) -> bool:
         as_csv(history)
         for row in list(history.rows.values())[:20]:
             list(row_lines(history, row, path))
-        list(verdict_lines(history, path, recommended_now(history)))
+        list(verdict_lines(history, path, recommended(history)))
+        if len(history.records) % 13 == 0:  # a model is fitted for it, which takes longer than all the rest
+            recommended_now(history)
     except ArchiveError as error:
         return in_words(error)
     fold(history)
@@ -455,6 +457,6 @@ def _plain(optimizer: str) -> dict[str, Any]:
 
 TARGETS: dict[str, type[Target]] = {
     target.name: target
-    for target in (Configurations, Messages, Results, Journals, Archives, Files, CommandLines)
+    for target in (Messages, Results, Files, Configurations, Archives, Journals, CommandLines)
 }
 logging.getLogger("fractopt").setLevel(logging.CRITICAL)

@@ -75,7 +75,14 @@ class BaseModel:
             )
 
     def _configuration(self, **adapter: Any) -> Config:
-        return Config.from_file(self.directory / "model_config.yaml", **adapter)
+        path = self.directory / "model_config.yaml"
+        try:
+            return Config.from_file(path, **adapter)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise UnusableError(
+                f"objective.model: {path} is no configuration of litgpt ({type(error).__name__}: {reason})"
+            ) from error
 
     def untuned(self) -> GPT:
         """The model without adapters."""
