@@ -132,12 +132,20 @@ class Segment:
         return self.records[0]
 
 
+def segment_bytes(path: Path) -> bytes:
+    """What is in a segment's file; raises ArchiveError where it cannot be read, or is no regular file."""
+    try:
+        return read_file(path, MAX_SEGMENT)
+    except OSError as error:
+        raise ArchiveError(
+            f"{path} cannot be read as a segment of the journal: {error.strerror}. "
+            f"Nothing was changed. {_advice(path.parent)}"
+        ) from None
+
+
 def read_segment(path: Path) -> Segment:
     """The records of a segment up to the first line that is not whole."""
-    try:
-        data = read_file(path, MAX_SEGMENT)
-    except OSError as error:
-        raise ArchiveError(f"{path} cannot be read as a segment of the journal: {error.strerror}") from None
+    data = segment_bytes(path)
     records: list[Record] = []
     good = 0
     damage = ""

@@ -16,12 +16,15 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from fractopt.archive.durable import sync_directory
+from fractopt.archive.foreign import read_file
 from fractopt.archive.history import History
 from fractopt.archive.journal import (
+    MAX_SEGMENT,
     ArchiveError,
     Record,
     accepted,
     read_journal,
+    segment_bytes,
     segment_paths,
     whole_lines,
 )
@@ -146,7 +149,9 @@ def _place(directory: Path, snapshot: list[Record]) -> tuple[dict[int, Record], 
     stray: list[Record] = []
     bases: dict[int, int] = {}  # number in the run of each segment's first record
     for path in segment_paths(directory):
-        lines = list(whole_lines(path.read_bytes()))
+        lines = []
+        with suppress(ArchiveError):  # a file that the disk gives back no more is a hole
+            lines = list(whole_lines(segment_bytes(path)))
         if not lines:
             continue
         header = lines[0].records[0] if lines[0].start == 0 and lines[0].records else {}
@@ -211,7 +216,7 @@ def _unknown_evaluations(directory: Path, history: History) -> list[Path]:
 def _configuration(directory: Path) -> str:
     """The text of the run's configuration, from run.toml, else from archive.h5."""
     with suppress(OSError, UnicodeDecodeError):
-        return (directory / "run.toml").read_text()
+        return read_file(directory / "run.toml", MAX_SEGMENT).decode()
     with suppress(ArchiveError):
         return read_snapshot(directory / "archive.h5")[2]
     return ""

@@ -32,6 +32,7 @@ from fractopt.archive.journal import (
     accepted,
     next_number,
     read_journal,
+    segment_bytes,
     segment_paths,
     whole_lines,
 )
@@ -252,7 +253,7 @@ def has_begun(directory: Path) -> bool:
     if not is_run(directory):
         return False
     for path in segment_paths(directory / "journal"):  # nearly always the first lines say it
-        if any("event" in record for line in whole_lines(path.read_bytes()) for record in line.records):
+        if any("event" in record for line in whole_lines(segment_bytes(path)) for record in line.records):
             return True
     return any("event" in record for record in _read(directory).records)
 
@@ -309,7 +310,7 @@ def _refuse_another(directory: Path, stored: Manifest, expected: Manifest) -> No
 def _manifest(directory: Path) -> Manifest:
     """The manifest of the run in `directory`, without reading all of it where its beginning is whole."""
     for path in segment_paths(directory / "journal")[:1]:
-        first = next(whole_lines(path.read_bytes()), None)
+        first = next(whole_lines(segment_bytes(path)), None)
         if first is not None and first.start == 0 and "manifest" in first.records[0]:
             return Manifest.from_json(first.records[0]["manifest"])
     return _read(directory).manifest

@@ -95,6 +95,12 @@ def doubled(run: Path) -> None:
     segment(run, 1).write_bytes(data[: line.end] + data[line.start :])
 
 
+def unreadable(run: Path) -> None:
+    """What is there is no file, as for one whose blocks the disk gives back no more."""
+    segment(run, 1).rename(run / "evals" / "kept")
+    segment(run, 1).mkdir()
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -104,11 +110,23 @@ def doubled(run: Path) -> None:
         lambda run: spoil(segment(run, 2), 0),
         lambda run: spoil(segment(run, 2), 1),
         whole_segment,
+        unreadable,
         old_lines,
         two_places,
         doubled,
     ],
-    ids=["first header", "middle", "end", "second header", "second", "gone", "schema 2", "two", "doubled"],
+    ids=[
+        "first header",
+        "middle",
+        "end",
+        "second header",
+        "second",
+        "gone",
+        "unreadable",
+        "schema 2",
+        "two",
+        "doubled",
+    ],
 )
 def test_what_archive_h5_holds_is_not_lost(run: Path, damage: Callable[[Path], None]) -> None:
     whole = load(run).records
@@ -125,7 +143,7 @@ def test_what_archive_h5_holds_is_not_lost(run: Path, damage: Callable[[Path], N
     repair.repair(run)
     assert load(run).records == whole
     aside = {name.removeprefix("journal/"): data for name, data in before.items() if "journal/" in name}
-    assert {p.name: p.read_bytes() for p in (run / "journal.damaged-1").iterdir()} == aside
+    assert runs.contents(run / "journal.damaged-1") == aside
     assert not (run / "LOCK").exists()
     continues(run)
 
