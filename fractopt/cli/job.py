@@ -13,7 +13,11 @@ import click
 
 from fractopt.cli.console import reporting
 
-NOTICE_S = 300  # before the end of the walltime
+NOTICE_S = 120  # before the end of the walltime: a stop takes seconds, SLURM is a minute early
+BESTEFFORT = (  # the line of such a job, and of any other
+    "#OAR -t besteffort",
+    "# For a job that starts sooner, but that others may evict, take one # away:\n##OAR -t besteffort",
+)
 COMMANDS = {"slurm": "slurm.sh", "oar": "oar.sh"}
 
 
@@ -60,6 +64,10 @@ def job(
         raise click.UsageError(
             "--besteffort is OAR's; under SLURM name a partition that is preempted (--site)"
         )
+    if bad := [option for option in site if not option.startswith("-") or "\n" in option]:
+        raise click.UsageError(
+            f"--site: expected one option of the scheduler, such as '-p gpu', got {bad[0]!r}"
+        )
     click.echo(
         script(
             scheduler,
@@ -105,10 +113,12 @@ def script(
         "workers": nodes * gpus,
         "ranks": nodes * gpus + 1,
         "ranks_per_node": gpus + 1,
+        # Never more than the node's share, which is all that a full node has.
+        "cores_per_rank": max(1, gpus * cores // (gpus + 1)),
         "resources": f"host={nodes}/gpu={gpus}",
         "walltime": f"{hours:02d}:{minutes:02d}:{rest:02d}",
         "notice_s": NOTICE_S,
-        "besteffort": "#OAR -t besteffort" if besteffort else "",
+        "besteffort": BESTEFFORT[0] if besteffort else BESTEFFORT[1],
         "site": "\n".join(f"#{'SBATCH' if scheduler == 'slurm' else 'OAR'} {option}" for option in site),
         "setup": "\n".join(setup),
     }

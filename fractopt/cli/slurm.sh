@@ -1,45 +1,64 @@
 #!/bin/bash
 # {{config}} on SLURM: {{workers}} workers with a GPU each, and the master. Printed by
 #     {{command}}
-# Submit it from the folder in which the paths below are right:  sbatch THIS_FILE [RUN_DIRECTORY]
+# Submit it from the folder in which the paths below are right:
+#     sbatch THIS_FILE [RUN_DIRECTORY [FURTHER OPTIONS OF fractopt run]]
+#     sbatch --array=0-9 THIS_FILE        # ten runs: each with its number as seed, in a directory of its own
 # Until the run is complete the job requeues itself; each time it goes on where it stood.
 
 #SBATCH --job-name={{name}}
 #SBATCH --nodes={{nodes}}
-# One rank more than GPUs: rank 0 is the master, which takes none and sleeps nearly all the time.
-#SBATCH --ntasks={{ranks}}
-# Without this SLURM would fill the first node and leave GPUs of the last one idle.
-#SBATCH --ntasks-per-node={{ranks_per_node}}
 #SBATCH --gres=gpu:{{gpus}}
-# Cores of a worker's evaluation: data loading and scoring want some beside the GPU.
-#SBATCH --cpus-per-task={{cores}}
+# On each node, room for one rank more than GPUs: rank 0 is the master, which takes no GPU and sleeps nearly
+# all the time. Said for each node: SLURM would fill the first one and leave GPUs of the last one idle.
+#SBATCH --ntasks-per-node={{ranks_per_node}}
+# {{cores}} cores for each GPU of a node, divided by its ranks; fractopt gives them to the workers alone.
+#SBATCH --cpus-per-task={{cores_per_rank}}
 #SBATCH --time={{walltime}}
-# This shell alone (B) is told 300 s before the end; SLURM may be a minute early or late.
+# This shell alone (B) is told {{notice_s}} s before the end; SLURM may be a minute early.
 #SBATCH --signal=B:USR1@{{notice_s}}
 # After a node failure or a preemption the same job comes again, with the same output file.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
+# For a job that starts sooner, but that others may preempt, take one # away; the name is the site's:
+##SBATCH --qos=preempt
 {{site}}
+
 {{setup}}
+for program in mpirun fractopt; do
+    command -v "$program" > /dev/null && continue
+    echo "no $program in this job: which 'module load' or 'activate' is missing above this line?" >&2
+    exit 1
+done
+
 CONFIG={{config}}
 # Not named after the job: every job of this run goes on in it.
 OUT=${1:-{{out}}}
+set -- "${@:2}"
+if [ -n "$SLURM_ARRAY_TASK_ID" ]; then
+    OUT=$OUT-seed$SLURM_ARRAY_TASK_ID
+    set -- --seed "$SLURM_ARRAY_TASK_ID" "$@"
+fi
 
 # An evaluation would inherit the core that its rank is bound to; fractopt divides the cores itself.
-export PRTE_MCA_hwloc_default_binding_policy=none
-# Open MPI 5: when a rank or a node is lost, the others go on without it.
-export PRTE_MCA_state_base_recoverable=1 PRTE_MCA_state_base_notify_errors=1 FRACTOPT_FAULT_TOLERANT=1
+export PRTE_MCA_hwloc_default_binding_policy=none OMPI_MCA_hwloc_base_binding_policy=none
+# Open MPI 5: when a rank is lost, also one on another node, the others go on without it.
+export PRTE_MCA_state_base_recoverable=1 PRTE_MCA_state_base_notify_errors=1
+export OMPI_MCA_mpi_ft_enable=1 FRACTOPT_FAULT_TOLERANT=1
+
+# For `walltime = "auto"`: an older SLURM does not tell a job when it ends.
+export SLURM_JOB_END_TIME=${SLURM_JOB_END_TIME:-$(date +%s -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)")}
 
 cancelled=
-mpirun -n "$SLURM_NTASKS" fractopt run "$CONFIG" --out "$OUT" --resume &
+mpirun -n {{ranks}} fractopt run "$CONFIG" --out "$OUT" --resume "$@" &
 mpirun=$!
 # The time is nearly over: the master stops, closes the archive and ends the others.
 trap 'kill -USR1 "$mpirun"' USR1
 # scancel, a preemption or a requeue from outside: SLURM decides what becomes of the job, not we.
 trap 'cancelled=1; kill -TERM "$mpirun"' TERM
 # A signal interrupts `wait`, which is why it is asked again.
-while kill -0 "$mpirun" 2>/dev/null; do wait "$mpirun"; done
+while kill -0 "$mpirun" 2> /dev/null; do wait "$mpirun"; done
 
 # mpirun's exit code says nothing of a run that survived a lost rank; the archive does.
 fractopt status "$OUT" --check
