@@ -15,6 +15,7 @@
 # SIGUSR2 to this shell 120 s before the end, and before a besteffort job is evicted.
 #OAR --checkpoint 120
 #OAR --signal 12
+# Each job that OAR submits again has a number of its own; the log of the run itself is below.
 #OAR -O llama.%jobid%.out
 #OAR -E llama.%jobid%.out
 
@@ -29,6 +30,10 @@ CONFIG=jobs/llama.toml
 # Not named after the job: every job of this run goes on in it.
 OUT=${1:-runs/llama}
 set -- "${@:2}"
+# One log for all jobs of this run.
+echo "job $OAR_JOB_ID: the log is $OUT.out"
+mkdir -p "$(dirname "$OUT")"
+exec >> "$OUT.out" 2>&1
 
 # OAR_NODEFILE has a line for each core or GPU. Rank 0 is the master, which takes no GPU: the first node,
 # on which this shell runs, gets one rank more.

@@ -153,6 +153,7 @@ class Job:
             ["bash", str(path), *arguments],
             cwd=folder,
             env={**clean, "PATH": f"{programs}:{clean['PATH']}", **environment},
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -229,6 +230,7 @@ def test_oar_hosts_are_counted_once_whatever_the_site_lists(tmp_path: Path) -> N
     assert (tmp_path / "hosts").read_text() == "grele-9 slots=5\ngrele-10 slots=4\n"
     assert re.fullmatch(rf"mpirun --hostfile \S+ -n 9 .* fractopt run {RUN.format('runs/run')}", said[0])
     assert said[1:] == ["USR2", "fractopt status runs/run --check"]
+    assert (tmp_path / "runs" / "run.out").exists()  # the log, beside the run
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

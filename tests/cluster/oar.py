@@ -65,7 +65,7 @@ def _python() -> str | None:
 class Oar:
     """The cluster, from `with` to its end; `folder` is the home of the user whose jobs run there."""
 
-    def __init__(self, gpus: int = 4, cores_per_gpu: int = 2, limit_s: float = 900.0) -> None:
+    def __init__(self, gpus: int = 4, cores_per_gpu: int = 2, limit_s: float = 1500.0) -> None:
         self.gpus = gpus
         self.cores_per_gpu = cores_per_gpu
         self.limit_s = limit_s
@@ -219,6 +219,11 @@ class Oar:
     def submit(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`oarsub ARGUMENTS` as the user, in `folder`."""
         return self._run("oarsub", *arguments, user=USER, folder=folder)
+
+    def delete(self, number: int) -> None:
+        """`oardel NUMBER` as the user."""
+        done = self._run("oardel", str(number), user=USER)
+        assert done.returncode == 0, done.stderr
 
     def state(self, number: int) -> str:
         """Such as Waiting, Running, Terminated."""

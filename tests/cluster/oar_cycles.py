@@ -33,7 +33,7 @@ def interrupted_by_its_walltime(oar: Oar, budget: int = 200) -> str:
     jobs = _to_the_end(oar, first, within_s=420)
     took_s = time.monotonic() - began
     history = _check(oar, folder, jobs, budget)
-    assert "stopped by SIGUSR2" in output(folder, jobs[0])
+    assert output(folder).count("stopped by SIGUSR2") == len(jobs) - 1
     return (
         f"{budget} evaluations of 2 s by 4 workers, jobs {jobs} of one array, each but the last exited with "
         f"99 and was submitted again by OAR, {history}; {took_s:.0f} s in all"
@@ -46,7 +46,7 @@ def evicted(oar: Oar, budget: int = 200) -> str:
     first = _submit(oar, folder, "-S", str(script))
     oar.wait(first, ("Running",), within_s=60)
     time.sleep(SHORTEST_S + 5.0)
-    assert lines(folder), output(folder, first)
+    assert lines(folder), output(folder)
     other = _submit(oar, folder, "-l", f"host=1/gpu={oar.gpus},walltime=00:01:00", "sleep 5")
     asked = time.monotonic()
     oar.wait(other, ("Running", *OVER), within_s=180)
@@ -59,7 +59,27 @@ def evicted(oar: Oar, budget: int = 200) -> str:
     )
 
 
-CYCLES = (interrupted_by_its_walltime, evicted)
+def deleted(oar: Oar) -> str:
+    """oardel: nothing is submitted again, the run can be resumed, no process is left."""
+    folder, script = _shortened(oar, "deleted", 10_000, walltime="00:20:00")
+    number = _submit(oar, folder, "-S", str(script))
+    oar.wait(number, ("Running",), within_s=60)
+    time.sleep(SHORTEST_S + 5.0)
+    asked = time.monotonic()
+    oar.delete(number)
+    assert _to_the_end(oar, number, within_s=120) == [number]
+    gone_s = time.monotonic() - asked
+    assert oar.processes() == []
+    history = load(folder / RUN)
+    assert not history.complete
+    assert history.evaluations
+    return (
+        f"ended and gone within {gone_s:.0f} s of oardel, not submitted again, "
+        f"{len(history.evaluations)} evaluations in the archive"
+    )
+
+
+CYCLES = (interrupted_by_its_walltime, evicted, deleted)
 
 
 def _shortened(oar: Oar, name: str, budget: int, walltime: str = WALLTIME) -> tuple[Path, Path]:
@@ -100,11 +120,10 @@ def _to_the_end(oar: Oar, first: int, within_s: float) -> Sequence[int]:
 
 
 def _check(oar: Oar, folder: Path, jobs: Sequence[int], budget: int) -> str:
-    assert len(jobs) >= 2, f"it was never interrupted\n{output(folder, jobs[0])}"
+    assert len(jobs) >= 2, f"it was never interrupted\n{output(folder)}"
     history = load(folder / RUN)
     everything_once(history, folder, budget)
-    for job in jobs[1:]:
-        assert "resuming runs/cycle: " in output(folder, job)
+    assert output(folder).count("resuming runs/cycle: ") == len(jobs) - 1  # one log for all of them
     for job in jobs:
         devices = {device for _, device in places_of(folder, OAR_JOB_ID=str(job))}
         assert devices == {str(gpu) for gpu in range(oar.gpus)}, (job, devices)
@@ -112,6 +131,6 @@ def _check(oar: Oar, folder: Path, jobs: Sequence[int], budget: int) -> str:
     return f"{ended(history, 'preempted') + ended(history, 'lost')} attempts cut short, none finished twice"
 
 
-def output(folder: Path, job: int) -> str:
-    path = folder / f"cycle.{job}.out"
+def output(folder: Path) -> str:
+    path = folder / f"{RUN}.out"
     return path.read_text() if path.exists() else "(no output)"
