@@ -159,7 +159,8 @@ def _first_record(job: Job, directory: Path) -> float:
     """When the journal was there, on the monotonic clock: all ranks have then met in MPI_Init."""
     until = time.monotonic() + HANGS_S
     while not list(directory.glob("journal/*.wal")):
-        assert job.process.poll() is None, "the run ended before it began"
+        if job.process.poll() is not None:
+            raise AssertionError(f"the run ended before it began: {job.process.communicate()[1][-500:]}")
         assert time.monotonic() < until, "the run did not begin"
         time.sleep(0.02)
     return time.monotonic()
