@@ -116,14 +116,18 @@ def lose_ranks(
     rng: random.Random,
     workers: int = WORKERS,
     budget: int = BUDGET,
+    within_s: float = HARM_WITHIN_S,
     tcp: bool = False,
 ) -> Run:
-    """One run in `folder`, in which ranks drawn by `rng` get `signals` at instants drawn too."""
+    """One run in `folder`, in which ranks drawn by `rng` get `signals` at instants drawn too.
+
+    The instants lie within `within_s` seconds of the first record.
+    """
     run = Run()
     config, directory = folder / "run.toml", folder / "run"
     config.write_text(CONFIG)
     victims = rng.sample(range(1, workers + 1), len(signals))
-    instants = [rng.uniform(0.0, HARM_WITHIN_S) for _ in signals]
+    instants = [rng.uniform(0.0, within_s) for _ in signals]
     arguments = (str(config), "--out", str(directory), "--budget", str(budget))
     options = ("--with-ft", "ulfm", *(("--mca", "btl", "tcp,self") if tcp else ()))
     job = Job(1 + workers, SCRIPT, *arguments, options=options)

@@ -13,7 +13,7 @@ pytestmark = needs_mpi
 
 
 def test_a_run_goes_on_without_a_killed_and_a_stopped_rank(tmp_path: Path) -> None:
-    run = lose_ranks(tmp_path, [KILL, STOP], random.Random(0), workers=3, budget=20)
+    run = lose_ranks(tmp_path, [KILL, STOP], random.Random(0), workers=3, budget=20, within_s=2.0)
     assert run.breaches == []
     assert len(run.harmed) == 2
     assert [figure for figure in figures([run]) if figure.broken] == []
