@@ -90,11 +90,11 @@ class Target:
 
 
 def in_words(error: Exception) -> bool:
-    """False, for an error that a user can read: of some length, without control characters."""
+    """False, for an error that a user can read: of some length, without control characters but tabs."""
     text = str(error)
     if not text or len(text) > LONGEST_MESSAGE:
         raise AssertionError(f"a message of {len(text)} characters: {text[:300]!r}")
-    if odd_one := next((c for c in text if not c.isprintable() and c != "\n"), None):
+    if odd_one := next((c for c in text if not c.isprintable() and c not in "\n\t"), None):
         raise AssertionError(f"{odd_one!r} in a message: {text[:300]!r}")
     return False
 
