@@ -55,7 +55,7 @@ mpirun=$!
 # The time is nearly over: the master stops, closes the archive and ends the others.
 trap 'kill -USR1 "$mpirun"' USR1
 # scancel, a preemption or a requeue from outside: SLURM decides what becomes of the job, not we.
-trap 'cancelled=1; kill -TERM "$mpirun"' TERM
+trap 'cancelled=1; kill -TERM "$mpirun" 2> /dev/null' TERM
 # A signal interrupts `wait`, which is why it is asked again.
 while kill -0 "$mpirun" 2> /dev/null; do wait "$mpirun"; done
 

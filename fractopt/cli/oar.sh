@@ -56,7 +56,7 @@ mpirun --hostfile "$hosts" -n "$ranks" \
 mpirun=$!
 # The time is nearly over: the master stops, closes the archive and ends the others.
 trap 'kill -USR2 "$mpirun"' USR2
-trap 'kill -TERM "$mpirun"' TERM
+trap 'kill -TERM "$mpirun" 2> /dev/null' TERM
 # A signal interrupts `wait`, which is why it is asked again.
 while kill -0 "$mpirun" 2> /dev/null; do wait "$mpirun"; done
 rm -f "$hosts"

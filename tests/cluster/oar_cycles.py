@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cycles import RUN, ended, everything_once, lines, places_of, prepare
+from cycles import RUN, cut_short, everything_once, lines, places_of, prepare
 from oar import OVER, Oar
 
 from fractopt.archive.store import load
@@ -128,7 +128,7 @@ def _check(oar: Oar, folder: Path, jobs: Sequence[int], budget: int) -> str:
         devices = {device for _, device in places_of(folder, OAR_JOB_ID=str(job))}
         assert devices == {str(gpu) for gpu in range(oar.gpus)}, (job, devices)
     assert oar.processes() == []
-    return f"{ended(history, 'preempted') + ended(history, 'lost')} attempts cut short, none finished twice"
+    return f"{cut_short(history)} attempts cut short, none finished twice"
 
 
 def output(folder: Path) -> str:

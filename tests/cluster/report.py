@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import oar
 import oar_cycles
@@ -37,11 +40,11 @@ on, the evaluations sleep; what is measured is how a job lives. tests/cluster sa
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with all that a cluster puts back at its end
     wanted = sys.argv[1:] or ["slurm", "oar"]
     if unknown := set(wanted) - {"slurm", "oar"}:
         print(f"unknown scheduler {', '.join(sorted(unknown))}; expected slurm or oar", file=sys.stderr)
         return 2
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     broken = 0
     for scheduler in wanted:
         if reason := {"slurm": slurm.why_not, "oar": oar.why_not}[scheduler]():
@@ -58,43 +61,39 @@ def main() -> int:
                 print(error, file=sys.stderr)
             rows.append([name, f"{time.monotonic() - began:.0f}", seen])
             print(f"{scheduler} {' | '.join(rows[-1])}", flush=True)
-        results[scheduler] = {"version": version(scheduler), "commit": commit(), "rows": rows}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    write(results)
+        keep(scheduler, {"version": version(scheduler), "commit": commit(), "rows": rows})
     return 1 if broken else 0
 
 
 def on_slurm() -> Iterator[tuple[str, Callable[[], str]]]:
     for cycle in slurm_cycles.CYCLES:
         with slurm.Slurm() as cluster:
-            yield cycle.__name__, lambda cycle=cycle, cluster=cluster: cycle(cluster)
+            yield cycle.__name__, partial(cycle, cluster)
 
 
 def on_oar() -> Iterator[tuple[str, Callable[[], str]]]:
     with oar.Oar() as cluster:
         for cycle in oar_cycles.CYCLES:
-            yield cycle.__name__, lambda cycle=cycle: cycle(cluster)
+            yield cycle.__name__, partial(cycle, cluster)
 
 
-def write(results: dict[str, dict[str, object]]) -> None:
+def keep(scheduler: str, found: dict[str, Any]) -> None:
+    """Put what was found into the results, and write the table anew."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results[scheduler] = found
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     text = HEAD.format(machine=machine)
-    for scheduler in ("slurm", "oar"):
-        for name, seconds, seen in results.get(scheduler, {}).get("rows", []):  # type: ignore[attr-defined]
+    for scheduler in sorted(results, reverse=True):
+        for name, seconds, seen in results[scheduler]["rows"]:
             text += f"| {scheduler} | {name.replace('_', ' ')} | {seconds} | {seen} |\n"
-    notes = [f"{found['version']} at {found['commit']}" for found in results.values()]
+    notes = [f"{one['version']} at {one['commit']}" for one in results.values()]
     RESULTS.with_suffix(".md").write_text(f"{text}\nBy commit: {', '.join(notes)}.\n")
 
 
 def version(scheduler: str) -> str:
-    if scheduler == "slurm":
-        return subprocess.run(
-            ["sbatch", "--version"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    said = subprocess.run(
-        ["dpkg-query", "-Wf", "OAR ${Version}", "oar-server"], capture_output=True, text=True
-    )
-    return said.stdout
+    asked = {"slurm": ["sbatch", "--version"], "oar": ["dpkg-query", "-Wf", "OAR ${Version}", "oar-server"]}
+    return subprocess.run(asked[scheduler], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def commit() -> str:

@@ -62,7 +62,10 @@ GresTypes=gpu
 JobRequeue=1
 NodeName=DEFAULT CPUs={cores} RealMemory=4000 Gres=gpu:fake:{gpus} State=UNKNOWN
 {nodes}
-PartitionName=main Nodes=n[1-{count}] Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=n[1-{count}] Default=YES MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
+PartitionName=low Nodes=n[1-{count}] MaxTime=INFINITE State=UP PriorityTier=1
 """
 
 
@@ -180,8 +183,8 @@ class Slurm:
     def start_node(self, name: str) -> None:
         self._daemon(name, ["slurmd", "-D", "-N", name])
 
-    def idle_nodes(self) -> list[str]:
-        return self._ask("sinfo", "--noheader", "--Node", "--states=idle", "--format=%N").split()
+    def idle_nodes(self) -> set[str]:
+        return set(self._ask("sinfo", "--noheader", "--Node", "--states=idle", "--format=%N").split())
 
     def submit(
         self,

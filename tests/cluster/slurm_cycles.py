@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cycles import RUN, ended, everything_once, lines, places_of, prepare
+from cycles import RUN, cut_short, everything_once, lines, places_of, prepare
 from slurm import Slurm
 
 from fractopt.archive.store import load
@@ -48,7 +48,7 @@ def interrupted_by_its_walltime(slurm: Slurm, budget: int = 240) -> str:
     all_gone(slurm)
     return (
         f"{budget} evaluations of 2 s by 8 workers on 2 nodes x 4 GPUs, requeued by the job itself "
-        f"{requeues} times, {ended(history, 'preempted')} attempts preempted, no evaluation finished twice "
+        f"{requeues} times, {cut_short(history)} attempts cut short, no evaluation finished twice "
         f"or lost, every worker on its own device; {took_s:.0f} s in all"
     )
 
@@ -60,7 +60,7 @@ def node_dies(slurm: Slurm, budget: int = 60) -> str:
     everything_once(history, folder, budget)
     return (
         f"all processes of {first} killed, the node set down: job {number} resumed on the other node "
-        f"{lost_s:.0f} s later by itself, {ended(history, 'lost')} attempts lost and run again, "
+        f"{lost_s:.0f} s later by itself, {cut_short(history)} attempts lost and run again, "
         f"{budget} evaluations, none finished twice"
     )
 
@@ -105,6 +105,36 @@ def _lose_a_node(
     assert (job["Restarts"], job["BatchHost"] != first) == ("1", True), job
     assert {node for node, _ in places_of(folder, SLURM_RESTART_COUNT="1")} == {job["BatchHost"]}
     return job_number, folder, first, lost_s, asleep
+
+
+def preempted(slurm: Slurm, budget: int = 80) -> str:
+    """A job of a higher priority takes the nodes: SLURM requeues ours, which goes on when they are free."""
+    folder = slurm.folder / "preempted"
+    script = prepare(
+        folder,
+        "slurm",
+        ["--nodes", "2", "--cores", "3", "--site", "--partition=low"],
+        budget=budget,
+        seconds=2.0,
+    )
+    number = slurm.submit(script)
+    _until(lambda: len(lines(folder)) >= 12, 120, slurm)
+    other = slurm.folder / "other.sh"
+    other.write_text("#!/bin/bash\nsleep 5\n")
+    asked = time.monotonic()
+    taking = slurm.submit(other, options=["--nodes=2", "--gres=gpu:4"])
+    slurm.wait(taking, ("RUNNING", "COMPLETING", "COMPLETED"), within_s=60)
+    waited_s = time.monotonic() - asked
+    job = slurm.wait(number, ("COMPLETED",), within_s=240)
+    assert job["Restarts"] == "1", job
+    output = (folder / f"cycle-{number}.out").read_text()
+    assert output.count("resuming runs/cycle: ") == 1, output
+    history = load(folder / RUN)
+    everything_once(history, folder, budget)
+    return (
+        f"the other job had the nodes after {waited_s:.0f} s; ours was requeued by SLURM, resumed "
+        f"and met its budget of {budget}, {cut_short(history)} attempts cut short, none twice"
+    )
 
 
 def cancelled(slurm: Slurm) -> str:
@@ -154,7 +184,7 @@ def array_of_seeds(slurm: Slurm, budget: int = 24) -> str:
     return f"{ARRAY} runs of {budget} evaluations each, side by side, in {took_s:.0f} s; no point twice"
 
 
-CYCLES = (interrupted_by_its_walltime, node_dies, node_hangs, cancelled, array_of_seeds)
+CYCLES = (interrupted_by_its_walltime, node_dies, node_hangs, preempted, cancelled, array_of_seeds)
 
 
 def all_gone(slurm: Slurm) -> None:
