@@ -61,6 +61,7 @@ class Config:
     tests: TestPlan
     stop: StopRule
     limits: Limits
+    lease_s: float
     policy: FailurePolicy
     text: str  # the resolved configuration, as TOML
     absences: Sequence[str]  # what this machine lacks to run it
@@ -231,6 +232,7 @@ class _Checker:
                 file.workers.reuse_process,
                 file.failure.memory,
             ),
+            lease_s=file.workers.lease,
             policy=FailurePolicy(
                 failed_retries=file.failure.failed.retry,
                 killed_retries=file.failure.killed.retry,

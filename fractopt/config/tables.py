@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from fractopt.optimizer.replicates import CANDIDATES, check_replicates
+from fractopt.parallel.lease import LEASE_S, SHORTEST_S
 from fractopt.space import Value
 
 SCHEMA = 1
@@ -132,9 +133,19 @@ class FailureTable(Table):
 
 
 class WorkersTable(Table):
+    """[workers]. After `lease` without a word of a rank, what it does is done elsewhere."""
+
     gpus_per_worker: int = 1
     cpus: Literal["share"] = "share"
     reuse_process: bool = True
+    lease: Duration = LEASE_S
+
+    @field_validator("lease")
+    @classmethod
+    def _can_be_renewed(cls, value: float) -> float:
+        if value < SHORTEST_S:
+            raise ValueError(f"a rank says something each second: expected {SHORTEST_S:g} s or more")
+        return value
 
     @field_validator("gpus_per_worker")
     @classmethod

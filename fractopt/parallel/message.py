@@ -36,12 +36,14 @@ class Setup:
     """Master to worker, first of all: what is evaluated, and where files go.
 
     `objective` is {"kind": ..., settings...} for `fractopt.objective.registry`; `directory` the run
-    directory, empty where no files are kept.
+    directory, empty where no files are kept; `lease_s` how long a worker may say nothing before what it
+    does is done elsewhere, where silence is all that tells of its end.
     """
 
     objective: Mapping[str, Any]
     directory: str
     limits: Limits
+    lease_s: float = 60.0
     type: ClassVar[str] = "setup"
 
 
@@ -95,7 +97,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Hello:
-    """Worker to master, once: ready for tasks, the objective is built.
+    """Worker to master, once, and again where it was given up: ready for tasks, the objective is built.
 
     `device` is the visible accelerator, "" on a CPU; `threads` its share of the node's cores; `pid`
     the worker's own process, not the evaluation process.

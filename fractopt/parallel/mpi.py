@@ -16,7 +16,7 @@ from typing import NoReturn
 from mpi4py import MPI
 
 from fractopt.parallel import gpu, launcher
-from fractopt.parallel.lease import LEASE_S, Leases
+from fractopt.parallel.lease import Leases
 from fractopt.parallel.message import (
     Crashed,
     Ended,
@@ -61,7 +61,7 @@ def is_master() -> bool:
 class MpiTransport:
     """The master's end. `leave` must be the last thing rank 0 does, whatever happened before.
 
-    A rank that says nothing for `lease_s` seconds is `Gone`, and what it did is done elsewhere. Once it
+    A rank that says nothing for as long as its lease is `Gone`, and what it did is done elsewhere. Once it
     is heard of again, it is taken up again with the same device, which nobody else was given: it says
     `Hello`, and gets its next task when it has ended the one it had.
     """
@@ -71,13 +71,12 @@ class MpiTransport:
         comm: MPI.Comm = MPI.COMM_WORLD,
         *,
         fault_tolerant: bool | None = None,
-        lease_s: float = LEASE_S,
     ) -> None:
         self._post = Post(comm)
         self._backoff = Backoff()
         self._fault_tolerant = fault_tolerant_job() if fault_tolerant is None else fault_tolerant
         self._workers = set(range(1, self._post.size))  # not lost, and not said goodbye
-        self._leases = Leases(self._workers, lease_s)
+        self._leases = Leases(self._workers)
         self._nodes: dict[int, Node] = {}
         self._setup: Setup | None = None
         self._placed: set[int] = set()  # were given a device, cores and the setup
@@ -91,6 +90,7 @@ class MpiTransport:
 
     def start(self, setup: Setup) -> None:
         self._setup = setup
+        self._leases = Leases(range(1, self._post.size), setup.lease_s)
         self._place()
 
     def idle(self) -> list[int]:
@@ -98,10 +98,6 @@ class MpiTransport:
 
     def expected(self) -> int:
         return len(self._workers)
-
-    def lease(self, lease_s: float) -> None:
-        """Give every rank a lease of `lease_s` seconds from now on, as in `Leases`."""
-        self._leases = Leases(range(1, self._post.size), lease_s)
 
     def send(self, worker: int, task: Task) -> None:
         self._idle.remove(worker)

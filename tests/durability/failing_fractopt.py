@@ -1,4 +1,4 @@
-"""`fractopt run` under mpirun, but for two things: a short lease, and an exit with an error at SIGALRM.
+"""`fractopt run` under mpirun, but for an exit with an error at SIGALRM.
 
     mpirun -n N python failing_fractopt.py ARGUMENTS
 
@@ -8,17 +8,11 @@ No signal makes an ordinary rank exit with an error, which is the death that MPI
 import os
 import signal
 import sys
-from functools import partial
 
 from fractopt.cli.run import run
 from fractopt.parallel.launch import check_mpi
 
-LEASE_S = 4.0
-
 if __name__ == "__main__":
     signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
     check_mpi()
-    from fractopt.parallel import mpi
-
-    mpi.MpiTransport = partial(mpi.MpiTransport, lease_s=LEASE_S)  # type: ignore[assignment,misc]
     run(sys.argv[1:])

@@ -21,7 +21,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from failing_fractopt import LEASE_S
 from figure import Figure
 from processes import ranks as ranks_of
 from processes import wait_until_gone
@@ -39,18 +38,21 @@ HARM_WITHIN_S = 5.0  # of the first record: most of such a run
 TOLD_S = 5.0
 RETURN_S = 20.0
 HANGS_S = 90.0
-CONFIG = """
+LEASE_S = 4.0
+CONFIG = f"""
 [run]
 budget = 1
 [optimizer]
 name = "soo"
 [space]
-x = { type = "float", low = -5, high = 5 }
-y = { type = "float", low = -5, high = 5 }
+x = {{ type = "float", low = -5, high = 5 }}
+y = {{ type = "float", low = -5, high = 5 }}
 [objective]
 kind = "synthetic"
 function = "himmelblau"
 sleep = 0.2
+[workers]
+lease = {LEASE_S}
 """
 
 

@@ -70,7 +70,7 @@ def master(transport: mpi.MpiTransport, n: int, how: dict[int, str]) -> None:
     begun: set[int] = set()
     gone: set[int] = set()
     still_to_serve = {worker for worker in how if how[worker] == "pause"}
-    transport.start(Setup({"kind": "scripted"}, "", Limits()))
+    transport.start(Setup({"kind": "scripted"}, "", Limits(), LEASE_S))
     while not done >= set(range(n)) or still_to_serve:
         if not todo and still_to_serve:
             todo.append(next(tasks))
@@ -114,7 +114,7 @@ if __name__ == "__main__":
         work(harmed.get(mine, ""), mine)
     end_rank = launcher.end_rank
     launcher.end_rank = lambda number: harmed.get(number) != "far" and end_rank(number)
-    end_of_rank_0 = mpi.MpiTransport(lease_s=LEASE_S)
+    end_of_rank_0 = mpi.MpiTransport()
     code = 1
     try:
         master(end_of_rank_0, int(sys.argv[1]), harmed)
