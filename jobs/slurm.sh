@@ -46,8 +46,11 @@ export PRTE_MCA_hwloc_default_binding_policy=none OMPI_MCA_hwloc_base_binding_po
 export PRTE_MCA_state_base_recoverable=1 PRTE_MCA_state_base_notify_errors=1
 export OMPI_MCA_mpi_ft_enable=1 FRACTOPT_FAULT_TOLERANT=1
 
-# For `walltime = "auto"`: an older SLURM does not tell a job when it ends.
-export SLURM_JOB_END_TIME=${SLURM_JOB_END_TIME:-$(date +%s -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)")}
+# For `walltime = "auto"`: an older SLURM does not tell a job when it ends. (date takes "" for midnight.)
+if [ -z "$SLURM_JOB_END_TIME" ]; then
+    end=$(squeue -h -j "$SLURM_JOB_ID" -o %e)
+    [ -n "$end" ] && SLURM_JOB_END_TIME=$(date +%s -d "$end" 2> /dev/null) && export SLURM_JOB_END_TIME
+fi
 
 cancelled=
 mpirun -n 9 fractopt run "$CONFIG" --out "$OUT" --resume "$@" &

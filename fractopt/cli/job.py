@@ -53,13 +53,19 @@ def job(
     from fractopt.config.read import read_config
     from fractopt.config.tables import seconds
 
-    read_config(config)  # a mistake is cheaper here than after a night in the queue
+    checked = read_config(config)  # a mistake is cheaper here than after a night in the queue
     try:
         total_s = int(seconds(walltime))
     except ValueError as error:
         raise click.UsageError(f"--walltime: {error}") from None
     if total_s <= 2 * NOTICE_S:
         raise click.UsageError(f"--walltime: expected more than {2 * NOTICE_S // 60} minutes, got {walltime}")
+    longest_s = checked.limits.timeout_s
+    if longest_s is not None and longest_s > total_s - NOTICE_S:
+        raise click.UsageError(
+            f"--walltime: an evaluation may last {longest_s / 3600:.3g} h (failure.timeout), and one that "
+            f"does would be cut off by every job of {walltime}; give a longer walltime or a shorter timeout"
+        )
     if besteffort and scheduler != "oar":
         raise click.UsageError(
             "--besteffort is OAR's; under SLURM name a partition that is preempted (--site)"

@@ -104,6 +104,7 @@ def test_a_besteffort_job_differs_in_one_line() -> None:
         (["pbs", "jobs/tiny.toml"], "'pbs' is not one of 'oar', 'slurm'"),
         (["slurm", "jobs/tiny.toml", "--walltime", "12"], "--walltime: expected a duration such as"),
         (["slurm", "jobs/tiny.toml", "--walltime", "4m"], "--walltime: expected more than 4 minutes, got 4m"),
+        (["slurm", "jobs/llama.toml", "--walltime", "3h"], "--walltime: an evaluation may last 4 h"),
         (["oar", "jobs/tiny.toml", "--gpus", "0"], "'--gpus': 0 is not in the range x>=1"),
         (["slurm", "jobs/tiny.toml", "--besteffort"], "--besteffort is OAR's"),
         (
@@ -136,11 +137,12 @@ class Job:
                 trap 'echo USR1 >> {said}; exit 0' USR1
                 trap 'echo USR2 >> {said}; exit 0' USR2
                 trap 'echo TERM >> {said}; exit 0' TERM
+                echo "$SLURM_JOB_END_TIME" > {folder}/end
                 : > {folder}/up
                 for _ in $(seq ${{MPIRUN_S:-0}}0); do sleep 0.1; done""",
             "fractopt": f'echo fractopt "$@" >> {said}; exit {code}',
             "scontrol": f'echo scontrol "$@" >> {said}',
-            "squeue": "echo 2038-01-19T03:14:07",
+            "squeue": 'echo "$ENDS"',
         }
         for name, text in stubs.items():
             (programs / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -171,7 +173,7 @@ class Job:
         return self.process.returncode, (self.folder / "said").read_text().splitlines()
 
 
-IN_SLURM = {"SLURM_JOB_ID": "7", "SHORTEST_S": "-1"}
+IN_SLURM = {"SLURM_JOB_ID": "7", "SHORTEST_S": "-1", "ENDS": "2038-01-19T03:14:07", "TZ": "UTC"}
 RUN = "run.toml --out {} --resume"
 
 
@@ -206,6 +208,20 @@ def test_slurm_nothing_else_is_requeued(tmp_path: Path, code: int, cancel: bool,
     ended, said = job.end()
     assert ended == code
     assert said[1:] == [*(["TERM"] if cancel else []), "fractopt status runs/run --check"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "end"),
+    [
+        pytest.param({}, "2147483647", id="an older SLURM: squeue is asked"),
+        pytest.param({"SLURM_JOB_END_TIME": "7"}, "7", id="a newer SLURM says it"),
+        pytest.param({"ENDS": ""}, "", id="squeue does not answer: never midnight"),
+        pytest.param({"ENDS": "N/A"}, "", id="no limit"),
+    ],
+)
+def test_slurm_a_run_knows_when_its_job_ends(tmp_path: Path, environment: dict[str, str], end: str) -> None:
+    Job(tmp_path, "slurm", code=0, **{**IN_SLURM, **environment}).end()
+    assert (tmp_path / "end").read_text().strip() == end
 
 
 def test_slurm_a_task_of_an_array_is_a_run_of_its_own(tmp_path: Path) -> None:

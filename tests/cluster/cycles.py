@@ -35,7 +35,8 @@ import json, os, time
 def himmelblau(x, y):
     begin = time.time()
     time.sleep({seconds})
-    names = "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "SLURM_RESTART_COUNT", "OAR_JOB_ID"
+    names = "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "OAR_JOB_ID"
+    names += "SLURM_RESTART_COUNT", "SLURM_JOB_END_TIME"
     seen = {{name: os.environ.get(name, "") for name in names}}
     with open("scored.jsonl", "a") as file:
         file.write(json.dumps({{**seen, "x": x, "y": y, "begin": begin, "end": time.time()}}) + chr(10))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cycles import RUN, everything_once, places_of, prepare
+from cycles import RUN, everything_once, lines, places_of, prepare
 from slurm import Slurm, why_not
 from slurm_cycles import all_gone
 
@@ -38,6 +38,9 @@ def test_two_nodes_run_to_the_end_with_a_device_for_each_worker(slurm: Slurm) ->
     everything_once(history, folder, 16)
     assert history.manifest.seed == 3
     assert places_of(folder) == {(node, device) for node in slurm.names for device in "01"}
+    # The 12 h of the script, which this SLURM says to nobody: for `walltime = "auto"`.
+    left_s = [float(line["SLURM_JOB_END_TIME"]) - line["end"] for line in lines(folder)]
+    assert 43000 < min(left_s) <= max(left_s) < 43200
     all_gone(slurm)
 
 
