@@ -77,6 +77,11 @@ def why_not() -> str:
     missing = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
     if missing:
         return f"no {missing[0]}: apt-get install --no-install-recommends slurm-wlm munge"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _make_device(Path(folder) / "nvidia0")
+        except PermissionError:
+            return "this container makes no device files, which stand for GPUs"
     return ""
 
 
@@ -126,7 +131,7 @@ class Slurm:
         (self.folder / "munge.key").chmod(0o400)
         devices = [self.folder / "dev" / f"nvidia{index}" for index in range(self.gpus)]
         for device in devices:
-            os.mknod(device, 0o20666, os.makedev(1, 3))
+            _make_device(device)
         ports = _free_ports(1 + len(self.names))
         host = socket.gethostname().split(".")[0]
         lines = [
@@ -264,6 +269,10 @@ class Slurm:
         """The end of every log, for a failed assertion."""
         paths = sorted([*self.folder.glob("*.log"), *self.folder.glob("*.out")])
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in paths)
+
+
+def _make_device(path: Path) -> None:
+    os.mknod(path, 0o20666, os.makedev(1, 3))  # /dev/null
 
 
 def _environment(mark: str, folder: Path) -> dict[str, str]:

@@ -47,8 +47,8 @@ def interrupted_by_its_walltime(slurm: Slurm, budget: int = 240) -> str:
         assert places == {(node, str(gpu)) for node in slurm.names for gpu in range(4)}, (restart, places)
     all_gone(slurm)
     return (
-        f"{budget} evaluations of 2 s by 8 workers on 2 nodes x 4 GPUs, requeued by the job itself "
-        f"{requeues} times, {cut_short(history)} attempts cut short, no evaluation finished twice "
+        f"{budget} evaluations of 2 s by 8 workers on 2 nodes x 4 GPUs; requeues, by the job itself: "
+        f"{requeues}; {cut_short(history)} attempts cut short, no evaluation finished twice "
         f"or lost, every worker on its own device; {took_s:.0f} s in all"
     )
 
