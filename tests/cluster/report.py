@@ -92,8 +92,9 @@ def keep(scheduler: str, found: dict[str, Any]) -> None:
 
 
 def version(scheduler: str) -> str:
-    asked = {"slurm": ["sbatch", "--version"], "oar": ["dpkg-query", "-Wf", "OAR ${Version}", "oar-server"]}
-    return subprocess.run(asked[scheduler], capture_output=True, text=True, check=True).stdout.strip()
+    package = {"slurm": "slurm-wlm", "oar": "oar-server"}[scheduler]
+    asked = ["dpkg-query", "--showformat", "${Package} ${Version}", "--show", package]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def commit() -> str:
