@@ -8,6 +8,7 @@ saw of a run is on the disk.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -251,7 +252,7 @@ class Master:
             self._unusable[message.worker] = message.message
             log.error("worker %d cannot be used: %s", message.worker, message.message)
             if len(self._unusable) >= self._transport.expected():
-                self._fail(f"no worker can set the objective up: {message.message}")
+                self._fail(f"no worker can be used: {message.message}")
         elif isinstance(message, Crashed):
             log.error("### worker %d on %s\n%s", message.worker, message.host, message.traceback.rstrip())
             self._fail(f"worker {message.worker} on {message.host} crashed; its traceback is above")
@@ -292,7 +293,8 @@ class Master:
         trial = self._trial(number)
         if trial is None:
             return
-        allowed = self._policy.killed_retries if how == "killed" else LOST_RETRIES
+        # A preempted one is never given up: what ended it had nothing to do with it.
+        allowed = {"killed": self._policy.killed_retries, "lost": LOST_RETRIES}.get(how, sys.maxsize)
         ended = self._attempts(number, how)
         if ended <= allowed:
             self._reports.append(f"trial {number:3d} {how}, it is sent again: {message}")

@@ -10,6 +10,7 @@ The worker number in its answers is the parent's to fill in.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import math
 import os
@@ -50,6 +51,7 @@ Build: TypeAlias = Callable[[Mapping[str, Any]], Objective]
 REPORT_EVERY_S = 0.5  # between two `Progress` of the same phase
 PHASE_EVERY_S = 0.05  # between two `Progress` of different phases
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in the text of a RuntimeError, as torch has it
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -86,7 +88,11 @@ def main(argv: list[str], build: Build | None = None) -> int:
                 raise ValueError(f"expected a task, got a {task.type!r} message")
             started = time.monotonic()
             with redirected(directory, task.trial):
-                outcome = run(objective, task, directory, Reporter(channel, task, every_s))
+                try:
+                    outcome = run(objective, task, directory, Reporter(channel, task, every_s))
+                except OSError as error:
+                    channel.send(Unusable(0, f"there is no room left: {describe(error)}"[:MAX_TEXT]))
+                    return 1
             channel.send(Finished(0, task.trial, task.attempt, outcome, time.monotonic() - started))
     return 0
 
@@ -101,7 +107,8 @@ def registered() -> Build:
 def run(objective: Objective, task: Task, directory: Path | None, report: Report) -> Outcome:
     """One attempt at one trial, whose outcome is also kept in its directory as `result.json`.
 
-    Never raises for what the objective does: an exception is an outcome.
+    Never raises for what the objective does: an exception is an outcome. But a full disk is no result of
+    the trial: raises OSError.
     """
     place: Path | None = None
     started = time.monotonic()
@@ -118,12 +125,14 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
         raise
     except BaseException as error:  # also SystemExit, and what libraries derive from BaseException
         print(masked(traceback.format_exc()), file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise
         status = Status.OOM if _is_out_of_memory(error) else Status.FAILED
         outcome = Outcome(status, seconds=time.monotonic() - started, message=describe(error))
     if place is not None:
         try:
             keep_result(place, task.trial, task.attempt, task.seed, outcome)
-        except OSError as error:
+        except OSError as error:  # the master takes it all the same
             print(f"the result could not be kept in {place}: {error}", file=sys.stderr)
     return outcome
 

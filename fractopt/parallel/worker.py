@@ -201,7 +201,7 @@ class Supervisor:
                     said.append(Hello(self.worker, host, os.getpid(), self.device, self.threads))
                 if task is not None:
                     self._run()
-            case Unusable() if self._state is _State.STARTING:
+            case Unusable() if self._state is _State.STARTING or self._running:
                 self._end(Unusable(self.worker, message.message[:MAX_TEXT]))
             case Progress() if self._state is _State.STARTING:
                 said.append(self._set_up())
@@ -340,7 +340,9 @@ class Supervisor:
             self._log.close()
         if self._verdict is not None:
             if isinstance(self._verdict, Unusable) and self._task is not None:
-                said.append(self._ended("lost", "the worker cannot be used any more"))
+                # The trial that was under way is not to blame, and never given up for it.
+                how = "preempted" if self._running else "lost"
+                said.append(self._ended(how, "the worker cannot be used any more"))
             said.append(self._verdict)
             self._task = None
         self._verdict, self._running = None, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -56,6 +57,9 @@ class Scripted:
         os.kill(os.getpid(), signal.Signals(int(x)))
         time.sleep(60)
         raise AssertionError
+
+    def do_no_room(self, task: Evaluation, report: Report, x: float) -> Outcome:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/adapter.pth")
 
     def do_exit(self, task: Evaluation, report: Report, x: float) -> Outcome:
         os._exit(int(x))

@@ -180,6 +180,22 @@ def test_a_task_is_not_lost_with_a_worker_that_becomes_unusable(tmp_path: Path) 
         assert (said[0].trial, said[0].attempt, said[0].how) == (5, 2, "lost")
 
 
+def test_a_full_disk_is_no_result_of_the_evaluation() -> None:
+    with Watched() as watched:
+        watched.until(Hello)
+        watched.supervisor.send(Task(0, 0, "search", {"do": "no_room"}, 7))
+        said: list[FromWorker] = []
+        limit = time.monotonic() + PATIENCE_S
+        while not watched.supervisor.closed and time.monotonic() < limit:
+            said += watched.supervisor.poll()
+            time.sleep(0.002)
+        ended, unusable = (m for m in said if not isinstance(m, Progress))
+        assert isinstance(ended, Ended)
+        assert ended.how == "preempted"
+        assert isinstance(unusable, Unusable)
+        assert "there is no room left: OSError: [Errno 28] No space left on device" in unusable.message
+
+
 def test_setting_up_is_visible() -> None:
     with Watched({"build": "slow"}) as watched:
         progress = watched.until(Progress, Hello)
