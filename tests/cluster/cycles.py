@@ -50,6 +50,11 @@ def prepare(folder: Path, scheduler: str, shape: Sequence[str], *, budget: int, 
     folder.mkdir(parents=True)
     (folder / "cycle.toml").write_text(CONFIG.format(budget=budget))
     (folder / "scored.py").write_text(SCORED.format(seconds=seconds))
+    return print_script(folder, scheduler, shape)
+
+
+def print_script(folder: Path, scheduler: str, shape: Sequence[str]) -> Path:
+    """The script that `fractopt job` prints for the configuration in `folder`."""
     command = [sys.executable, "-m", "fractopt", "job", scheduler, "cycle.toml", *shape]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cycles import RUN, cut_short, everything_once, lines, places_of, prepare
+from cycles import RUN, cut_short, everything_once, lines, places_of, prepare, print_script
 from slurm import Slurm
 
 from fractopt.archive.store import load
@@ -138,7 +138,7 @@ def preempted(slurm: Slurm, budget: int = 80) -> str:
 
 
 def cancelled(slurm: Slurm) -> str:
-    """scancel: nothing is requeued, the run can be resumed, no process is left."""
+    """scancel: nothing is requeued, no process is left, a job of another shape goes on with the run."""
     folder = slurm.folder / "cancelled"
     script = prepare(folder, "slurm", ["--nodes", "2", "--cores", "3"], budget=10_000, seconds=1.0)
     number = slurm.submit(script, environment={"SHORTEST_S": "1"})
@@ -156,9 +156,14 @@ def cancelled(slurm: Slurm) -> str:
     assert code == 75, code
     time.sleep(8.0)  # a requeued job would start after the 5 s of its credential
     assert slurm.job(number)["JobState"] == "CANCELLED"
+    told = len(history.evaluations)
+    budget = told + 16
+    smaller = print_script(folder, "slurm", ["--gpus", "2", "--cores", "3"])
+    slurm.wait(slurm.submit(smaller, str(RUN), "--budget", str(budget)), ("COMPLETED",), within_s=120)
+    everything_once(load(folder / RUN), folder, budget)
     return (
-        f"all processes of 9 ranks on 2 nodes gone {gone_s:.1f} s after scancel, not requeued, "
-        f"{len(history.evaluations)} evaluations in the archive, status --check says 75"
+        f"all processes of 9 ranks on 2 nodes gone {gone_s:.1f} s after scancel, not requeued, {told} "
+        "evaluations in the archive, status --check says 75; a job of 3 ranks on 1 node went on with it"
     )
 
 
