@@ -41,6 +41,10 @@ _PART = rb"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LONG_KEY = re.compile(rb"(?<![\w-])" + _PART + rb"(?:[ \t]*+\.[ \t]*+" + _PART + rb"){%d}" % (2 * MAX_DEPTH))
 
 
+# Our job scripts are told 120 s before the end, and SLURM may be a minute early.
+NOTICE_S = 180.0
+
+
 @dataclass(frozen=True)
 class Config:
     """A checked configuration, in the parts' own settings."""
@@ -93,14 +97,17 @@ class Config:
         return f"{last}, each with a training seed of its own{fixed}"
 
     def walltime_s(self) -> float | None:
-        """Seconds from now until the run should have ended, None where nobody set an end."""
+        """Seconds from now until the run should have ended, None where nobody set an end.
+
+        In a job that is when its script may be told of its end: nothing is begun that this would cut off.
+        """
         if self.run.walltime != "auto":
             return self.run.walltime
         end, total = (os.environ.get(n, "") for n in ("SLURM_JOB_END_TIME", "OAR_JOB_WALLTIME_SECONDS"))
         if end.isdecimal():
-            return max(float(end) - time.time() - 60.0, 1.0)
+            return max(float(end) - time.time() - NOTICE_S, 1.0)
         if total.isdecimal():
-            return max(float(total) - 120.0, 1.0)  # counted from the job's start, shortly before ours
+            return max(float(total) - NOTICE_S, 1.0)  # counted from the job's start, shortly before ours
         return None
 
 
