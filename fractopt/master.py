@@ -116,6 +116,7 @@ class Master:
         self._reports: list[str] = []  # to be shown once they are durable
         self._unusable: dict[int, str] = {}
         self._ending: Ending | None = None
+        self._begun = False  # whether this master began any attempt
         self._stop: str | None = None
         self._failures = self.history.failures
         self._next_board = 0.0
@@ -192,6 +193,7 @@ class Master:
         )
         task = Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, test)
         self.crew.begin(worker, task)
+        self._begun = True
         return task
 
     def _commit(self) -> None:
@@ -217,8 +219,16 @@ class Master:
             return
         if time.monotonic() >= self._deadline:
             self.request_stop("the walltime is nearly over")
-        elif not self.crew.busy and not self._time_for_another():
+        elif self.crew.busy or self._time_for_another():
+            return
+        elif self._begun:
             self.request_stop("the walltime is nearly over, and what was started is finished")
+        else:  # a job that resumes by itself would come here again and again
+            left_s = self._deadline - time.monotonic()
+            self._fail(
+                f"nothing was begun: an evaluation takes about {self.history.typical_seconds:.0f} s and the "
+                f"walltime leaves {left_s:.0f} s; give the job, or run.walltime, more"
+            )
 
     def _time_for_another(self) -> bool:
         """Whether an evaluation begun now is likelier to be finished before the walltime than to be lost."""
@@ -251,8 +261,7 @@ class Master:
         elif isinstance(message, Unusable):
             self._unusable[message.worker] = message.message
             log.error("worker %d cannot be used: %s", message.worker, message.message)
-            if len(self._unusable) >= self._transport.expected():
-                self._fail(f"no worker can be used: {message.message}")
+            self._look_for_workers()
         elif isinstance(message, Crashed):
             log.error("### worker %d on %s\n%s", message.worker, message.host, message.traceback.rstrip())
             self._fail(f"worker {message.worker} on {message.host} crashed; its traceback is above")
@@ -267,6 +276,8 @@ class Master:
         if trial is None:
             return  # a late attempt: it is journalled, the first one counted
         failed = outcome.status is Status.FAILED
+        if failed and self._is_sent_again(number):
+            return  # that attempt decides
         if failed and self._attempts(number, "finished") <= self._policy.failed_retries:
             self._reports.append(f"trial {number:3d} failed and is tried again: {outcome.reason}")
             self._again.append(trial)
@@ -291,7 +302,7 @@ class Master:
     def _retry(self, number: int, how: str, message: str) -> None:
         """The attempt ended without an outcome: send the trial again, first, until the policy ends it."""
         trial = self._trial(number)
-        if trial is None:
+        if trial is None or self._is_sent_again(number):
             return
         # A preempted one is never given up: what ended it had nothing to do with it.
         allowed = {"killed": self._policy.killed_retries, "lost": LOST_RETRIES}.get(how, sys.maxsize)
@@ -301,6 +312,10 @@ class Master:
             self._again.appendleft(trial)
         else:
             self._finish_for_good(trial, f"{how} {ended} times, last: {message}")
+
+    def _is_sent_again(self, number: int) -> bool:
+        """Whether an attempt that just ended was given up before, and another one is under way or waits."""
+        return any(s.trial == number for s in self.crew.busy) or any(t.id == number for t in self._again)
 
     def _finish_for_good(self, trial: Trial, message: str) -> None:
         outcome = Outcome(Status.FAILED, message=message)
@@ -331,8 +346,15 @@ class Master:
             ended = Ended(message.worker, state.trial, state.attempt, "lost", message.message, state.seconds)
             self._end_attempt(ended, "lost", message.message)
             self._retry(state.trial, "lost", message.message)
-        if self._transport.expected() == 0:
+        self._look_for_workers()
+
+    def _look_for_workers(self) -> None:
+        """End the run where nobody is left, or will come, who could take a task."""
+        expected = self._transport.expected()
+        if expected == 0:
             self._fail("every worker is lost")
+        elif len(self._unusable) >= expected:
+            self._fail(f"no worker can be used: {list(self._unusable.values())[-1]}")
 
     # --- beginning and end
 

@@ -346,6 +346,21 @@ def test_nothing_is_begun_that_the_walltime_would_cut_off(
     assert Run(tmp_path / "r").play()[0].complete
 
 
+def test_a_walltime_too_short_for_any_evaluation_is_no_reason_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("fractopt.master.time.monotonic", lambda: clock[0])
+    run = Run(tmp_path / "r")
+    run.play(TimedTransport(run, clock), walltime_s=2.2 * 3600.0)
+    again = Run(tmp_path / "r")
+    ending, history = again.play(TimedTransport(again, clock), walltime_s=1800.0)
+    assert (ending.complete, ending.failed) == (False, True)
+    assert "an evaluation takes about 3600 s and the walltime leaves 1800 s" in ending.reason
+    assert len(history.evaluations) == 6
+    assert Run(tmp_path / "r").play()[0].complete
+
+
 def test_a_target_ends_the_search_and_replicates_follow(tmp_path: Path) -> None:
     run = Run(tmp_path / "r", budget=40, replicates=4)
     ending, history = run.play(stop=StopRule(target=2.5))
@@ -597,6 +612,14 @@ class Scripted:
             self.present.discard(worker)
             yield Gone(worker, "silent for too long")
             yield finished
+        elif what == "gone, then failed":
+            self.present.discard(worker)
+            yield Gone(worker, "silent for too long")
+            yield replace(finished, outcome=Outcome(Status.FAILED, message="it was stopped"))
+        elif what == "gone, then killed":
+            self.present.discard(worker)
+            yield Gone(worker, "silent for too long")
+            yield Ended(worker, task.trial, task.attempt, "killed", "it was stopped", 1.0)
         elif what == "twice":
             yield finished
             yield finished
@@ -665,6 +688,16 @@ def test_a_result_that_comes_after_its_worker_was_given_up_counts_once(tmp_path:
     assert len([n for event in history.events if isinstance(event, Told) for n in event.ids.tolist()]) == 14
 
 
+@pytest.mark.parametrize("end", ["failed", "killed"])
+def test_a_late_end_without_a_value_is_no_reason_for_a_third_attempt(tmp_path: Path, end: str) -> None:
+    transport = Scripted(2, {(3, 0): f"gone, then {end}"})
+    ending, history = Run(tmp_path / "r").play(transport)
+    assert ending.complete
+    assert [attempt for trial, attempt in transport.sent if trial == 3] == [0, 1]
+    assert history.counts() == {"ok": 14}
+    assert [attempt.how for attempt in history.rows[3].attempts] == ["lost", "finished"]
+
+
 def test_a_result_told_twice_counts_once(tmp_path: Path) -> None:
     ending, history = Run(tmp_path / "r").play(Scripted(2, {(3, 0): "twice"}))
     assert ending.complete
@@ -687,6 +720,13 @@ def test_a_worker_that_becomes_unusable_gets_no_more_and_the_others_go_on(tmp_pa
     ending, history = Run(tmp_path / "r").play(transport)
     assert ending.complete
     assert len(history.evaluations) == 14
+
+
+def test_when_only_unusable_workers_are_left_the_run_ends(tmp_path: Path) -> None:
+    transport = Scripted(2, {(3, 0): "unusable", (3, 1): "gone"})
+    ending, _ = Run(tmp_path / "r").play(transport)
+    assert (ending.complete, ending.failed) == (False, True)
+    assert ending.reason == "no worker can be used: the driver is gone"
 
 
 # --- what outlived its master

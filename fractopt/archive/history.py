@@ -102,7 +102,8 @@ class History:
             self._sessions.append(_Session(record["time"], record["time"]))
         elif kind == "worker":
             self.workers[record["worker"]] = record
-            self._sessions[-1].ready[record["worker"]] = record["time"]
+            # One that was given up and came back was there all the time.
+            self._sessions[-1].ready.setdefault(record["worker"], record["time"])
         elif kind == "started":
             attempt = Attempt(
                 record["attempt"], record["worker"], record["host"], record["device"], record["time"]
@@ -164,14 +165,14 @@ class History:
     def _end_attempt(self, record: Record) -> None:
         session = self._sessions[-1]
         session.end = max(session.end, record["time"])
-        session.busy_s += float(record["seconds"])
-        if record["how"] == "finished" and record["seconds"] > 0.0:  # else its end was not seen
-            self._durations.append(float(record["seconds"]))
         attempts = self.rows[record["trial"]].attempts
-        for i, attempt in enumerate(attempts):
+        for i, attempt in enumerate(attempts):  # of one that was given up before, the first end counts
             if attempt.number == record["attempt"] and not attempt.how:
                 ending = {k: record[k] for k in ("how", "message", "seconds")}
                 attempts[i] = Attempt(**{**attempt.__dict__, **ending})
+                session.busy_s += float(record["seconds"])
+                if record["how"] == "finished" and record["seconds"] > 0.0:  # else its end was not seen
+                    self._durations.append(float(record["seconds"]))
 
     @property
     def wall_s(self) -> float:
