@@ -53,6 +53,7 @@ _LOOK_S = 0.001, 0.1  # between two looks at a group that is ending: doubling fr
 _FLUSH_EVERY_S = 0.01  # while the control pipe is full
 _ASK_EVERY_S = 0.1  # whether the process lives, where no file descriptor tells
 _WEIGH_EVERY_S = 0.5  # where memory is limited: a look takes a millisecond for each 100 processes of the node
+_NO_MORE = "the worker cannot be used any more"
 _HINTS = {
     signal.SIGKILL: "often the kernel out of memory, or a scheduler",
     signal.SIGSEGV: "a crash in native code",
@@ -157,6 +158,9 @@ class Supervisor:
         said: list[FromWorker] = []
         group = self._group
         if group is None:
+            if self._task is not None:  # sent before our `Unusable` was heard
+                said.append(self._ended("preempted", _NO_MORE))
+                self._task = None
             return said
         if not self._ending:
             returncode = group.returncode()  # before reading: what it wrote before its death counts
@@ -214,8 +218,8 @@ class Supervisor:
                 self._task, self._running, self._start_failures = None, False, 0
                 if message.outcome.status is Status.OOM:
                     self._end(None)  # what it holds of the device may be fragmented, or leaked
-                elif not self._setup.limits.reuse_process or self._has_grown():
-                    self._end(None, after_s=LEAVE_GRACE_S)
+                elif not self._setup.limits.reuse_process or self._has_grown() or self._excess() is not None:
+                    self._end(None, after_s=LEAVE_GRACE_S)  # the next evaluation is not charged with it
             case _:
                 raise ValueError(f"an unexpected message: {message!r:.200}")
 
@@ -272,19 +276,28 @@ class Supervisor:
 
     def _weigh(self) -> None:
         """End an evaluation whose processes hold more memory than allowed, before the kernel ends others."""
-        allowed, now = self._setup.limits.memory_bytes, time.monotonic()
-        if allowed is None or self._ending or self._group is None or now < self._weighed_at + _WEIGH_EVERY_S:
+        now = time.monotonic()
+        if self._ending or now < self._weighed_at + _WEIGH_EVERY_S:
             return
         self._weighed_at = now
-        held = self._group.resident_of_all()
-        if held <= allowed:
+        text = self._excess()
+        if text is None:
             return
-        text = f"held {held / 1e9:.3g} GB of memory, more than the {allowed / 1e9:.3g} GB allowed"
         if self._running and self._task is not None:
             outcome = Outcome(Status.OOM, seconds=now - self._started_at, message=f"it {text}")
             self._end(self._finished(self._task, outcome))
         else:
             self._end(Unusable(self.worker, f"the objective's set-up {text}{self._tail()}"))
+
+    def _excess(self) -> str | None:
+        """What the group holds where that is more memory than allowed, in words; else None."""
+        allowed = self._setup.limits.memory_bytes
+        if allowed is None or self._group is None:
+            return None
+        held = self._group.resident_of_all()
+        if held <= allowed:
+            return None
+        return f"held {held / 1e9:.3g} GB of memory, more than the {allowed / 1e9:.3g} GB allowed"
 
     def _died(self, returncode: int) -> None:
         how = _death(returncode)
@@ -342,7 +355,7 @@ class Supervisor:
             if isinstance(self._verdict, Unusable) and self._task is not None:
                 # The trial that was under way is not to blame, and never given up for it.
                 how = "preempted" if self._running else "lost"
-                said.append(self._ended(how, "the worker cannot be used any more"))
+                said.append(self._ended(how, _NO_MORE))
             said.append(self._verdict)
             self._task = None
         self._verdict, self._running = None, False

@@ -114,6 +114,18 @@ def test_what_an_evaluation_and_its_children_hold_is_limited() -> None:
         assert watched.pid() != first
 
 
+def test_an_evaluation_is_not_charged_with_what_the_one_before_left() -> None:
+    with Watched(memory_bytes=300_000_000) as watched:
+        watched.supervisor._weighed_at = time.monotonic() + 3600.0  # it ends between two looks
+        grown = watched.run("grow", 400.0)
+        watched.supervisor._weighed_at = 0.0
+        following = watched.run("sleep", 0.5, trial=1)
+        assert isinstance(grown, Finished)
+        assert isinstance(following, Finished)
+        assert following.outcome.status is Status.OK
+        assert following.outcome.metrics["pid"] != grown.outcome.metrics["pid"]
+
+
 def test_the_kernel_is_to_end_an_evaluation_before_a_rank() -> None:
     with Watched() as watched:
         score = Path(f"/proc/{watched.pid()}/oom_score_adj").read_text()
@@ -178,6 +190,15 @@ def test_a_task_is_not_lost_with_a_worker_that_becomes_unusable(tmp_path: Path) 
         watched.supervisor.send(Task(5, 2, "search", {}, 7))
         said = [watched.until(Ended, Unusable)]
         assert (said[0].trial, said[0].attempt, said[0].how) == (5, 2, "lost")
+
+
+def test_a_task_that_comes_after_the_worker_became_unusable_is_given_back() -> None:
+    with Watched({"build": "unusable"}) as watched:
+        watched.until(Unusable)
+        watched.supervisor.send(Task(5, 2, "search", {}, 7))
+        ended = watched.until(Ended)
+        assert (ended.trial, ended.attempt, ended.how) == (5, 2, "preempted")
+        assert watched.supervisor.poll() == []
 
 
 def test_a_full_disk_is_no_result_of_the_evaluation() -> None:
