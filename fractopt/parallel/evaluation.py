@@ -124,7 +124,7 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also SystemExit, and what libraries derive from BaseException
-        print(masked(traceback.format_exc()), file=sys.stderr)
+        _complain(masked(traceback.format_exc()))
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             raise
         status = Status.OOM if _is_out_of_memory(error) else Status.FAILED
@@ -133,7 +133,7 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
         try:
             keep_result(place, task.trial, task.attempt, task.seed, outcome)
         except OSError as error:  # the master takes it all the same
-            print(f"the result could not be kept in {place}: {error}", file=sys.stderr)
+            _complain(f"the result could not be kept in {place}: {error}")
     return outcome
 
 
@@ -216,13 +216,19 @@ def redirected(directory: Path | None, trial: int) -> Iterator[None]:
                 os.dup2(file, fd)
                 os.close(file)
         except OSError as error:  # `run` makes it the outcome if the objective cannot write either
-            print(f"no output files of evaluation {trial}: {error}", file=sys.stderr)
+            _complain(f"no output files of evaluation {trial}: {error}")
         yield
     finally:
         _flush()
         for fd, old in zip((1, 2), saved, strict=True):
             os.dup2(old, fd)
             os.close(old)
+
+
+def _complain(text: str) -> None:
+    """On stderr, which a full disk does not take either: that is no reason to lose an outcome."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _flush() -> None:

@@ -53,6 +53,7 @@ _LOOK_S = 0.001, 0.1  # between two looks at a group that is ending: doubling fr
 _FLUSH_EVERY_S = 0.01  # while the control pipe is full
 _ASK_EVERY_S = 0.1  # whether the process lives, where no file descriptor tells
 _WEIGH_EVERY_S = 0.5  # where memory is limited: a look takes a millisecond for each 100 processes of the node
+PAUSE_S = 5.0  # between two polls, as much of it counts towards a limit, as for `lease.LISTENED_S`
 _NO_MORE = "the worker cannot be used any more"
 _HINTS = {
     signal.SIGKILL: "often the kernel out of memory, or a scheduler",
@@ -95,6 +96,7 @@ class Supervisor:
         self._patient = False  # whether the rest of an ending group may outlive its evaluation process
         self._taken_at = self._started_at = self._sign_at = self._weighed_at = 0.0
         self._kill_at = self._look_at = self._look_s = 0.0
+        self._polled_at = time.monotonic()
 
     @property
     def closed(self) -> bool:
@@ -162,6 +164,7 @@ class Supervisor:
                 said.append(self._ended("preempted", _NO_MORE))
                 self._task = None
             return said
+        self._pass_over_pause()
         if not self._ending:
             returncode = group.returncode()  # before reading: what it wrote before its death counts
             group.flush()
@@ -174,6 +177,17 @@ class Supervisor:
         if self._ending:
             self._finish_ending(group, said)
         return said
+
+    def _pass_over_pause(self) -> None:
+        """Let a time in which nobody polled count towards no limit.
+
+        A scheduler that suspends a job stops this process and the evaluation alike: it did not stall.
+        """
+        now = time.monotonic()
+        missed_s = max(now - self._polled_at - PAUSE_S, 0.0)
+        self._started_at = min(self._started_at + missed_s, now)
+        self._sign_at = min(self._sign_at + missed_s, now)
+        self._polled_at = now
 
     @property
     def _ending(self) -> bool:

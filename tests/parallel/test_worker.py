@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -16,6 +18,8 @@ import pytest
 from evaluating import COMMAND
 from ranks import MARK, marked, survivors
 
+from fractopt.objective.base import silent
+from fractopt.parallel import evaluation
 from fractopt.parallel.group import evaluation_environment
 from fractopt.parallel.message import (
     Ended,
@@ -29,7 +33,7 @@ from fractopt.parallel.message import (
     Unusable,
 )
 from fractopt.parallel.worker import MAX_START_FAILURES, Supervisor, end
-from fractopt.trial import Status
+from fractopt.trial import Outcome, Status
 
 PATIENCE_S = 30.0
 
@@ -159,6 +163,18 @@ def test_what_an_evaluation_started_ends_with_it(mark: str) -> None:
         watched.pid()
 
 
+def test_a_job_that_was_suspended_did_not_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fractopt.parallel.worker.PAUSE_S", 0.5)
+    with Watched(stall_timeout_s=4.0, timeout_s=20.0) as watched:
+        watched.until(Hello)
+        watched.supervisor.send(Task(0, 0, "search", {"do": "sleep", "x": 1.0}, 7))
+        pid = watched.until(Progress).pid
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(5.0)  # and nobody polls
+        os.kill(pid, signal.SIGCONT)
+        assert watched.until(Finished).outcome.status is Status.OK
+
+
 def test_progress_keeps_a_stall_away() -> None:
     with Watched(stall_timeout_s=0.4) as watched:
         assert watched.run("work", 1.2).outcome.status is Status.OK  # type: ignore[union-attr]
@@ -215,6 +231,24 @@ def test_a_full_disk_is_no_result_of_the_evaluation() -> None:
         assert ended.how == "preempted"
         assert isinstance(unusable, Unusable)
         assert "there is no room left: OSError: [Errno 28] No space left on device" in unusable.message
+
+
+def test_an_outcome_is_not_lost_where_neither_it_nor_a_word_about_it_can_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*of: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(evaluation, "keep_result", no_room)
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115  (its closing fails)
+    monkeypatch.setattr(sys, "stderr", full)
+    outcome = evaluation.run(
+        lambda task, report: Outcome(Status.OK, 2.5), Task(0, 0, "search", {}, 7), tmp_path, silent
+    )
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        full.close()
+    assert (outcome.status, outcome.value) == (Status.OK, 2.5)
 
 
 def test_setting_up_is_visible() -> None:
