@@ -140,6 +140,10 @@ def _open(config: Config, directory: Path, resume: bool) -> Archive:
             more = f"is below the {told} evaluations that {directory} has; give {told} or more"
             raise ConfigError(str(config.source), [f"run.budget: {config.run.budget} {more}"])
         log.info("resuming %s: %d of %d evaluations are there", directory, told, config.run.budget)
+        history = archive.history
+        asked = (config.run.budget, config.replicates)
+        if history.stopped is not None and asked == (history.budget, history.replicates):
+            log.info("its search has ended (%s); another --budget takes it up again", history.stopped)
         return archive
     archive = Archive.create(directory, config.manifest(), config.text, _meta())
     log.info("run directory %s, %d evaluations by %s", directory, config.run.budget, config.optimizer)

@@ -234,6 +234,19 @@ def test_resume_starts_a_run_where_none_is_and_raises_the_budget_later(tmp_path:
     assert len(list((tmp_path / "o" / "evals").iterdir())) == 7
 
 
+def test_a_resume_says_that_its_search_has_ended_and_what_takes_it_up_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    fractopt(tmp_path, "run", "c.toml", "--set", "stop.target=1000")
+    ended = "its search has ended (the target 1000 is reached"
+    harder = ("run", "c.toml", "--resume", "--set", "stop.target=1e-9")
+    done = fractopt(tmp_path, *harder)
+    assert f"{ended}: trial 0 has " in message(done)
+    assert "another --budget takes it up again" in message(done)
+    done = fractopt(tmp_path, *harder, "--budget", "5")
+    assert ended not in message(done)
+    assert len(load(tmp_path / "runs" / "c").evaluations) == 5
+
+
 def test_the_options_override_the_file(tmp_path: Path) -> None:
     write(tmp_path, budget=50)
     options = ["--budget", "3", "--seed", "9", "--optimizer", "random", "--set", "objective.function=ackley"]
