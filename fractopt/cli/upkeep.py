@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ def repair(directory: Path, yes: bool) -> None:
     from fractopt.archive.repair import inspect
     from fractopt.archive.repair import repair as repair_now
 
+    if not directory.is_dir():
+        fail(Exit.ARCHIVE, f"there is no run at {directory}: give the directory of one")
     found = repair_now(directory) if yes else inspect(directory)
     for damage in (found.journal_damage, found.archive_damage):
         if damage:
@@ -73,13 +76,15 @@ def unlock(directory: Path, yes: bool) -> None:
     """
     from fractopt.archive.lock import is_alive, read_owner, remove
 
+    if not directory.is_dir():
+        fail(Exit.ARCHIVE, f"there is no run at {directory}: give the directory of one")
     path = directory / "LOCK"
-    if not path.exists():
-        click.echo(f"{directory} is not locked" if directory.is_dir() else f"there is no run at {directory}")
+    if not os.path.lexists(path):
+        click.echo(f"{directory} is not locked")
         return
     owner = read_owner(path)
     alive = None if owner is None else is_alive(owner)
-    ago = time.time() - path.stat().st_mtime
+    ago = time.time() - path.lstat().st_mtime
     who = f"held by {owner.describe()}" if owner else "not a lock of fractopt's"
     click.echo(f"{path} is {who}; last written {ago:.0f} s ago")
     if alive:

@@ -69,7 +69,14 @@ def test_repair_names_what_is_lost(run: Path) -> None:
     assert code == 4
     assert "lost: record " in found
     assert "lost evaluations: " in found
-    assert fractopt("repair", run / "nowhere")[0] == 4
+
+
+@pytest.mark.parametrize("command", [("repair",), ("repair", "--yes"), ("unlock",), ("unlock", "--yes")])
+def test_a_directory_that_is_not_there_is_said_to_be_none(command: tuple[str, ...], tmp_path: Path) -> None:
+    code, found, said = fractopt(*command, tmp_path / "nowhere")
+    assert (code, found) == (4, "")
+    assert said == f"fractopt: there is no run at {tmp_path / 'nowhere'}: give the directory of one\n"
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_unlock_removes_the_lock_of_a_dead_master_alone(tmp_path: Path) -> None:
