@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeAlias
 
+from fractopt.parallel.lease import LEASE_S
 from fractopt.space import Value
 from fractopt.text import clipped, masked_bytes, printable
 from fractopt.trial import Outcome, number_to_json
@@ -43,7 +44,7 @@ class Setup:
     objective: Mapping[str, Any]
     directory: str
     limits: Limits
-    lease_s: float = 60.0
+    lease_s: float = LEASE_S
     type: ClassVar[str] = "setup"
 
 
