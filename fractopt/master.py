@@ -363,11 +363,12 @@ class Master:
         running = {trial.id: trial for trial in self.study.running}
         results = {number: surviving_result(self.archive.directory, t) for number, t in running.items()}
         for row in self.history.rows.values():
-            how = "lost" if results.get(row.id) is None else "finished"
+            # Not lost: a job that is killed again and again is no reason to give up what it was doing.
+            how = "preempted" if results.get(row.id) is None else "finished"
             for attempt in row.attempts:
                 if not attempt.how:
-                    lost = Ended(attempt.worker, row.id, attempt.number, how, "its master ended", 0.0)
-                    self._end_attempt(lost, how, "its master ended")
+                    ended = Ended(attempt.worker, row.id, attempt.number, how, "its master ended", 0.0)
+                    self._end_attempt(ended, how, "its master ended")
         for number, trial in running.items():
             outcome = results[number]
             if outcome is None:

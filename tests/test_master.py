@@ -777,7 +777,7 @@ def test_a_result_that_outlived_its_master_is_told_and_not_evaluated_again(
     assert row.outcome is not None
     assert row.outcome.value == 0.125
     assert attempts(history, trials[0].id) == ["finished"]
-    assert attempts(history, trials[1].id) == ["lost", "finished"]
+    assert attempts(history, trials[1].id) == ["preempted", "finished"]
     assert trials[0].id not in [e.id for e in again.bowl.seen]
 
 
@@ -801,8 +801,25 @@ def test_a_result_of_another_run_or_of_a_failure_is_not_taken_over(
     trials = leave_running(run)
     leave_result(run, trials[0], **changes)
     history = Run(tmp_path / "r").play()[1]
-    assert attempts(history, trials[0].id) == ["lost", "finished"]
+    assert attempts(history, trials[0].id) == ["preempted", "finished"]
     assert history.rows[trials[0].id].value != 0.125
+
+
+def test_a_trial_whose_master_was_killed_often_is_not_given_up_with_its_next_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fractopt.master.LOST_RETRIES", 2)
+    for _ in range(4):
+        run = Run(tmp_path / "r")
+        master = run.master(Eager(run))
+        master._take_up()
+        while not master.crew.busy:
+            for message in master._transport.receive(0):
+                master._take(message)
+            master._dispatch()
+        master.archive.abandon()
+    _, history = Run(tmp_path / "r").play(Scripted(2, {(0, 4): "gone"}))
+    assert attempts(history, 0) == ["preempted"] * 4 + ["lost", "finished"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000, "\udcff"])
