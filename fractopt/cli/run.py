@@ -206,7 +206,8 @@ def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
     if ending.complete:
         return Exit.DONE
     if archive.history.rows:
-        log.info("resume with the same command and --resume")
+        first = "put right what is wrong, then " if ending.failed else ""
+        log.info("%sresume with the same command and --resume", first)
     else:
         log.info("nothing was evaluated: put right what is wrong, and give the same command again")
     return Exit.FAILED if ending.failed else resumable()
