@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.1  # longest wait for a message; Open MPI's mpirun leaves 0.25 s between SIGTERM and SIGKILL
 BOARD_S = 2.0  # between two publications of what the workers do
+WALLTIME_OVER = "the walltime is nearly over"  # on record, with what it cut off
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
 
 
@@ -218,7 +219,20 @@ class Master:
         if self._deadline is None:
             return
         if time.monotonic() >= self._deadline:
-            self.request_stop("the walltime is nearly over")
+            before_s = [
+                attempt.seconds
+                for row in self.history.rows.values()
+                for attempt in row.attempts
+                if attempt.message == WALLTIME_OVER
+            ]
+            if before_s and self.crew.busy and self.history.typical_seconds is None:
+                # The second walltime that nothing came out of: a job that resumes by itself has no third.
+                longest_s = max(before_s + [state.seconds for state in self.crew.busy])
+                self._fail(
+                    f"no evaluation was ever finished: the longest was cut off after {longest_s:.0f} s; "
+                    f"give the job, or run.walltime, more"
+                )
+            self.request_stop(WALLTIME_OVER)
         elif self.crew.busy or self._time_for_another():
             return
         elif self._begun:

@@ -361,6 +361,37 @@ def test_a_walltime_too_short_for_any_evaluation_is_no_reason_to_resume(
     assert Run(tmp_path / "r").play()[0].complete
 
 
+class EndlessTransport(LocalTransport):
+    """Evaluations that never end, and a clock that goes on."""
+
+    def __init__(self, run: Run, clock: list[float]) -> None:
+        super().__init__(run.workers, seed=3, build=lambda _: run.bowl)
+        self.clock = clock
+        self.silent = False
+
+    def receive(self, timeout_s: float) -> list[FromWorker]:
+        if self.silent:
+            self.clock[0] += 600.0
+            return []
+        self.silent = True
+        return super().receive(timeout_s)
+
+
+def test_a_second_walltime_without_any_result_is_no_reason_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("fractopt.master.time.monotonic", lambda: clock[0])
+    endings = []
+    for _ in range(2):
+        run = Run(tmp_path / "r")
+        endings.append(run.play(EndlessTransport(run, clock), walltime_s=3600.0)[0])
+    assert endings[0] == Ending(False, False, "the walltime is nearly over")
+    assert endings[1].failed
+    assert "no evaluation was ever finished: the longest was cut off after 3600 s" in endings[1].reason
+    assert Run(tmp_path / "r").play()[0].complete
+
+
 def test_a_target_ends_the_search_and_replicates_follow(tmp_path: Path) -> None:
     run = Run(tmp_path / "r", budget=40, replicates=4)
     ending, history = run.play(stop=StopRule(target=2.5))
