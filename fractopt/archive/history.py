@@ -79,6 +79,7 @@ class History:
         self.stopped: str | None = None
         self.complete = False
         self.failed = False  # the last master gave up: going on needs somebody who looks first
+        self.reason = ""  # why the last master ended, as far as it said so
         self.workers: dict[int, Record] = {}
         self.tests: dict[int, Record] = {}
         self.replicates = 0  # how many the budget keeps for the end
@@ -98,6 +99,7 @@ class History:
         _check(record)
         if kind == "master":
             self.complete = self.failed = False
+            self.reason = ""
             self.workers.clear()
             self._sessions.append(_Session(record["time"], record["time"]))
         elif kind == "worker":
@@ -121,6 +123,7 @@ class History:
         elif kind == "closed":
             self.complete = bool(record["complete"])
             self.failed = bool(record.get("failed", False))
+            self.reason = str(record.get("reason", ""))
 
     @property
     def typical_seconds(self) -> float | None:

@@ -38,6 +38,7 @@ def status(directory: Path) -> dict[str, Any]:
         "directory": str(directory),
         "state": _state(history, running),
         "owner": owner.describe() if owner and running else None,
+        "reason": history.reason,
         "metric": history.manifest.metric,
         "direction": history.manifest.direction,
         "optimizer": history.manifest.optimizer,
@@ -80,6 +81,8 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
     owner = f" ({report['owner']})" if report["owner"] else ""
     yield f"{report['directory']}: {report['state']}{owner}"
+    if report["reason"] and report["state"] in ("failed", "resumable"):
+        yield f"it ended: {report['reason']}"
     counts = ", ".join(f"{n} {name}" for name, n in sorted(report["counts"].items()))
     eta = report["eta_s"]
     left = f", about {duration(eta)} left" if eta is not None and report["state"] == "running" else ""

@@ -65,6 +65,20 @@ def test_what_every_worker_does_just_now(tmp_path: Path) -> None:
     assert len(list(status_lines(report))) == 3
 
 
+@pytest.mark.parametrize(("failed", "state"), [(True, "failed"), (False, "resumable")])
+def test_why_a_run_ended_that_is_not_complete(tmp_path: Path, failed: bool, state: str) -> None:
+    run = archive(tmp_path / "r", search(0.5))
+    run.close(complete=False, reason="no worker can be used: the driver is gone", failed=failed)
+    lines = list(status_lines(status(tmp_path / "r")))
+    assert lines[:2] == [
+        f"{tmp_path / 'r'}: {state}",
+        "it ended: no worker can be used: the driver is gone",
+    ]
+    again = archive(tmp_path / "s", search(0.5))
+    again.close(complete=True, reason="the budget is met")
+    assert not any(line.startswith("it ended") for line in status_lines(status(tmp_path / "s")))
+
+
 def test_a_run_whose_workers_are_being_set_up(tmp_path: Path) -> None:
     run = Archive.create(tmp_path / "r", manifest(), "", {})
     run.show({"time": time.time(), "workers": [], "expected": 8})
