@@ -90,8 +90,12 @@ def unlock(directory: Path, yes: bool) -> None:
     if alive:
         fail(Exit.ARCHIVE, "that process is alive: stop it with SIGTERM, it gives the directory back itself")
     if alive is None and not yes:
-        where = f"its process cannot be seen from here: look on {owner.host}" if owner else "look at the file"
-        fail(Exit.ARCHIVE, f"{where}. If it is certainly gone: fractopt unlock {directory} --yes")
+        where = (
+            f"its process cannot be seen from here: look on {owner.host}. If it is certainly gone"
+            if owner
+            else "look at it. If nobody needs it"
+        )
+        fail(Exit.ARCHIVE, f"{where}: fractopt unlock {directory} --yes")
     if not remove(path, owner):
         fail(Exit.ARCHIVE, "another master has just taken it; it was left alone")
     click.echo(f"{directory} is free: go on with fractopt run ... --resume", err=True)

@@ -91,7 +91,8 @@ def main(argv: list[str], build: Build | None = None) -> int:
                 try:
                     outcome = run(objective, task, directory, Reporter(channel, task, every_s))
                 except OSError as error:
-                    channel.send(Unusable(0, f"there is no room left: {describe(error)}"[:MAX_TEXT]))
+                    reason = describe(error).partition("\n")[0]  # where it was raised is in stderr.log
+                    channel.send(Unusable(0, f"there is no room left: {reason}"))
                     return 1
             channel.send(Finished(0, task.trial, task.attempt, outcome, time.monotonic() - started))
     return 0

@@ -82,7 +82,7 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
     owner = f" ({report['owner']})" if report["owner"] else ""
     yield f"{report['directory']}: {report['state']}{owner}"
     if report["reason"] and report["state"] in ("failed", "resumable"):
-        yield f"it ended: {report['reason']}"
+        yield f"it ended: {report['reason'].splitlines()[0]}"  # no traceback
     counts = ", ".join(f"{n} {name}" for name, n in sorted(report["counts"].items()))
     eta = report["eta_s"]
     left = f", about {duration(eta)} left" if eta is not None and report["state"] == "running" else ""

@@ -68,7 +68,7 @@ def test_what_every_worker_does_just_now(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("failed", "state"), [(True, "failed"), (False, "resumable")])
 def test_why_a_run_ended_that_is_not_complete(tmp_path: Path, failed: bool, state: str) -> None:
     run = archive(tmp_path / "r", search(0.5))
-    run.close(complete=False, reason="no worker can be used: the driver is gone", failed=failed)
+    run.close(complete=False, reason="no worker can be used: the driver is gone\nTraceback", failed=failed)
     lines = list(status_lines(status(tmp_path / "r")))
     assert lines[:2] == [
         f"{tmp_path / 'r'}: {state}",
