@@ -428,6 +428,8 @@ class _Checker:
             elif parameter is not None:
                 try:
                     values[name] = parameter.project(table[name])
+                except OverflowError:
+                    self.mistakes.say(f"default.{name}", "expected a number that a float can hold")
                 except ValueError as error:
                     self.mistakes.say(f"default.{name}", str(error).removeprefix(f"{name}: "))
         return values, {n: table[n] for n, v in values.items() if table[n] != v}

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from fractopt.optimizer.replicates import CANDIDATES, check_replicates
+from fractopt.optimizer.study import UNBOUNDED
 from fractopt.parallel.lease import LEASE_S, SHORTEST_S
 from fractopt.space import Value
 
@@ -60,7 +61,7 @@ class RunTable(Table):
     configurations in the end; `candidates` how many of these are compared at a time.
     """
 
-    budget: Annotated[int, Field(ge=1)]
+    budget: Annotated[int, Field(ge=1, le=UNBOUNDED)]
     seed: Count = 0
     anchors: tuple[Literal["base", "default"], ...] = ()
     replicates: int | float = 0

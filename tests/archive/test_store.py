@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import time
@@ -369,6 +370,7 @@ def test_a_journal_that_lost_what_archive_h5_holds_is_refused_untouched(director
 def test_what_is_only_for_show_may_fail_and_archive_h5_may_come_later(
     directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("fractopt"), "propagate", True)  # a command turned it off
     archive = runs.create(directory)
     before = (directory / "archive.h5").read_bytes()
 

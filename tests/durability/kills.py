@@ -8,6 +8,7 @@ on the disk, may be run again. Worker ranks are the victims of `rank_loss`.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -21,7 +22,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from figure import Figure
-from kill_and_resume import finished_results
 from processes import MARK, MPIRUN, evaluations, marked, wait_until_gone
 
 from fractopt.archive.history import History
@@ -158,6 +158,16 @@ class Job:
             f"{len(after.evaluations)} evaluations, {attempts.count('killed')} attempts killed, the other "
             f"processes were idle or starting",
         )
+
+
+def finished_results(directory: Path) -> set[int]:
+    """Trials whose evaluation process left a whole result with a value."""
+    found = set()
+    for path in directory.glob("evals/*/result.json"):
+        record = json.loads(path.read_bytes())  # written aside and renamed: never a part
+        if record["outcome"]["status"] == "ok":
+            found.add(int(record["trial"]))
+    return found
 
 
 def told_again(history: History) -> int:

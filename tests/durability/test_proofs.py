@@ -1,6 +1,7 @@
 """The proofs of `prove.py`, in small."""
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,9 +10,20 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "parallel"))
 
 from ranks import needs_mpi
-from test_kill_and_resume import told_to_mpirun  # noqa: F401  (a fixture)
 
 pytestmark = needs_mpi
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def told_to_mpirun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a shell in which jobs/env.sh was sourced."""
+    script = ["sh", "-c", f". '{ROOT}/jobs/env.sh'; env -0"]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    for entry in done.stdout.split("\0"):
+        name, equals, value = entry.partition("=")
+        if equals:
+            monkeypatch.setenv(name, value)
 
 
 @pytest.mark.usefixtures("told_to_mpirun")

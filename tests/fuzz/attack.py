@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import mmap
 import os
 import random
@@ -107,8 +108,10 @@ def _breach(found: Found, kind: str, number: int, text: str) -> None:
 
 def work(name: str, first: int, count: int, number: Path) -> Found:
     """The same in this process, whose current directory is the target's to use."""
+    sys.path.append(str(Path(__file__).parent))
     from targets import TARGETS
 
+    logging.getLogger("fractopt").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")  # what an optimizer warns of is no matter here
     target = TARGETS[name]()
     folder = Path.cwd() / "folder"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import random
 import shutil
 import sys
@@ -459,4 +458,3 @@ TARGETS: dict[str, type[Target]] = {
     target.name: target
     for target in (Messages, Results, Files, Configurations, Archives, Journals, CommandLines)
 }
-logging.getLogger("fractopt").setLevel(logging.CRITICAL)

@@ -182,3 +182,14 @@ def test_text_that_utf8_cannot_encode(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(ConfigError, match="expected text that UTF-8 can encode"):
         read_config(path, ["space.c.values=['\udce9', 'b']"])
+
+
+def test_numbers_that_no_float_holds(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("")
+    huge = "1" + "0" * 400
+    with pytest.raises(ConfigError, match=r"run\.budget: expected .*9007199254740992") as error:
+        read_config(path, [f"run.budget={huge}", "run.replicates=0.5"])
+    assert "Traceback" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"default\.x: expected a number that a float can hold"):
+        read_config(path, [f"space.x={{type='ordinal',values=[1,{huge}]}}", "default.x=2.5"])

@@ -153,7 +153,7 @@ def test_a_process_killed_from_outside_is_replaced() -> None:
 
 def test_what_an_evaluation_started_ends_with_it(mark: str) -> None:
     """A grandchild that ignores SIGTERM is gone before the attempt is over."""
-    with Watched(timeout_s=0.6) as watched:
+    with Watched(timeout_s=2.0) as watched:
         message = watched.run("orphan", 60)
         assert isinstance(message, Finished)
         assert message.outcome.status is Status.TIMEOUT
