@@ -69,6 +69,8 @@ def init(path: Path) -> None:
 
     from fractopt.archive.durable import create_file
 
+    if not path.name:
+        fail(Exit.FAILED, f"{path} is a directory; give the path of a file to write")
     text = files("fractopt.cli").joinpath("template.toml").read_bytes()
     try:
         create_file(path, text)

@@ -27,6 +27,7 @@ from fractopt.optimizer import registry as optimizers
 from fractopt.optimizer.base import Optimizer
 from fractopt.optimizer.replicates import replicate_count
 from fractopt.optimizer.stopping import StopRule
+from fractopt.optimizer.study import UNBOUNDED
 from fractopt.parallel.message import Limits
 from fractopt.space import PARAMETER_TYPES, Parameter, Space, Value
 from fractopt.text import masked_setting
@@ -355,7 +356,7 @@ class _Checker:
         budget, anchors = (run.get("budget"), run.get("anchors", [])) if isinstance(run, dict) else (None, [])
         try:
             optimizer = cls(space, 0, settings)
-            if isinstance(budget, int) and isinstance(anchors, list) and budget > 0:
+            if isinstance(budget, int) and isinstance(anchors, list) and 0 < budget <= UNBOUNDED:
                 optimizer.apply(Budget(budget, max(budget - len(anchors), 0)))
         except ValueError as error:
             self.mistakes.say_of("optimizer.settings", cls.Settings, str(error))

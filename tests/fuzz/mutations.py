@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from contextlib import suppress
 from typing import Any
 
 LONG = 5000  # characters of a long text, digits of a long number: more than Python converts
@@ -87,7 +88,8 @@ def restructured(rng: random.Random, value: Any, changes: int = 1) -> Any:
             if at in other if isinstance(other, dict) else at < len(other):
                 table[key] = json.loads(json.dumps(other[at]))
         elif draw < 0.95 and isinstance(table[key], int | float):
-            table[key] = table[key] * rng.choice((-1, 0, 2, 1000, 0.5)) + rng.choice((0, 1, -1, 0.1))
+            with suppress(OverflowError):  # a whole number that no float holds stays as it is
+                table[key] = table[key] * rng.choice((-1, 0, 2, 1000, 0.5)) + rng.choice((0, 1, -1, 0.1))
         else:
             table[key] = [table[key]] * rng.choice((1, 2, 40))
     return value

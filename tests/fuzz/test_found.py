@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "archive"))
 
@@ -18,8 +19,11 @@ from fractopt.archive.lock import Lock, read_owner
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.result import evaluation_directory, surviving_result
 from fractopt.archive.store import Archive, load
+from fractopt.cli.main import main
 from fractopt.config.mistakes import ConfigError
 from fractopt.config.read import read_config
+from fractopt.objective.base import UnusableError
+from fractopt.objective.lora.files import find_checkpoint
 from fractopt.parallel.message import Finished, Setup, Task, decode, encode
 from fractopt.parallel.message import Limits as MessageLimits
 from fractopt.report.status import status, status_lines
@@ -191,5 +195,21 @@ def test_numbers_that_no_float_holds(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.budget: expected .*9007199254740992") as error:
         read_config(path, [f"run.budget={huge}", "run.replicates=0.5"])
     assert "Traceback" not in str(error.value)
+    space = "space.x={type='float',low=0,high=1}"
+    with pytest.raises(ConfigError, match=r"run\.budget"):
+        read_config(path, [f"run.budget={huge}", space, "optimizer.name='soo'"])
     with pytest.raises(ConfigError, match=r"default\.x: expected a number that a float can hold"):
         read_config(path, [f"space.x={{type='ordinal',values=[1,{huge}]}}", "default.x=2.5"])
+
+
+def test_names_too_long_for_any_file(tmp_path: Path) -> None:
+    with pytest.raises(UnusableError, match="is not on this machine"):
+        find_checkpoint("f" * 5000, None, "main")
+    with pytest.raises(UnusableError, match="there is none at"):
+        find_checkpoint(None, "f" * 5000, "main")
+
+
+def test_init_at_a_root() -> None:
+    done = CliRunner().invoke(main, ["init", "/"])
+    assert done.exit_code == 1
+    assert "/ is a directory; give the path of a file to write" in done.output

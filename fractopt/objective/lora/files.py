@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from os.path import isdir, isfile  # which say no where a Path raises: names too long for any file
 from pathlib import Path
 
 from fractopt.objective.base import UnusableError
@@ -48,14 +49,14 @@ def find_checkpoint(name: str | None, path: str | None, revision: str) -> Path:
         return TINY_DIRECTORY
     if path is not None:
         directory = Path(path).expanduser()
-        if not directory.is_dir():
+        if not isdir(directory):
             raise UnusableError(
                 f"objective.model.path: expected the directory of a litgpt checkpoint, "
                 f"there is none at {directory.absolute()}"
             )
     else:
         roots = checkpoint_roots()
-        found = [root / str(name) for root in roots if (root / str(name)).is_dir()]
+        found = [root / str(name) for root in roots if isdir(root / str(name))]
         if not found:
             raise UnusableError(
                 f"objective.model.name: {name!r} is not on this machine, neither in "
@@ -66,7 +67,7 @@ def find_checkpoint(name: str | None, path: str | None, revision: str) -> Path:
     absent = [
         label
         for label, names in CHECKPOINT_FILES.items()
-        if not any((directory / file).is_file() for file in names)
+        if not any(isfile(directory / file) for file in names)
     ]
     if absent:
         raise UnusableError(
@@ -98,7 +99,7 @@ def find_data(name: str | None, path: str | None) -> Path:
     if name == "alpaca":
         places = alpaca_places()
         for place in places:
-            if (place / ALPACA_FILE).is_file():
+            if isfile(place / ALPACA_FILE):
                 return place / ALPACA_FILE
         raise UnusableError(
             f"objective.data.name: alpaca's file {ALPACA_FILE} is not on this machine, neither in "
@@ -106,17 +107,17 @@ def find_data(name: str | None, path: str | None) -> Path:
             "litgpt fetches it at its first fine-tune where there is a network, or put it there yourself"
         )
     where = Path(str(path)).expanduser()
-    if where.is_file():
+    if isfile(where):
         if where.suffix not in (".json", ".jsonl"):
             raise UnusableError(
                 f"objective.data.path: expected a file *.json or *.jsonl, got {where.absolute()}"
             )
         return where
     for part in ("train", "val"):
-        if not any((where / (part + suffix)).is_file() for suffix in (".json", ".jsonl")):
+        if not any(isfile(where / (part + suffix)) for suffix in (".json", ".jsonl")):
             raise UnusableError(
                 f"objective.data.path: expected a JSON file, or a directory with train.json and val.json; "
-                f"{where.absolute()} {f'has no {part}.json' if where.is_dir() else 'does not exist'}"
+                f"{where.absolute()} {f'has no {part}.json' if isdir(where) else 'does not exist'}"
             )
     return where
 

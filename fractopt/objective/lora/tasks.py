@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _manager(name: str) -> TaskManager:
         return TaskManager(include_defaults=False)
     root = Path(lm_eval.tasks.__file__).parent
     for folder in (name, name.split("_")[0]):
-        if (root / folder).is_dir():
+        if os.path.isdir(root / folder):
             manager = TaskManager(include_defaults=False, include_path=str(root / folder))
             if name in manager.all_tasks:
                 return manager
