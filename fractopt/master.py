@@ -35,12 +35,12 @@ from fractopt.parallel.message import (
 )
 from fractopt.parallel.transport import Transport
 from fractopt.trial import Kind, Outcome, Status, Trial, encodable
+from fractopt.walltime import NotEnoughError, Walltime
 
 log = logging.getLogger(__name__)
 
 TURN_S = 0.1  # longest wait for a message; Open MPI's mpirun leaves 0.25 s between SIGTERM and SIGKILL
 BOARD_S = 2.0  # between two publications of what the workers do
-WALLTIME_OVER = "the walltime is nearly over"  # on record, with what it cut off
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
 
 
@@ -108,7 +108,7 @@ class Master:
         self._policy = policy or FailurePolicy()
         self._tests = tests or TestPlan()
         self._stop_rule = stop or StopRule()
-        self._deadline = None if walltime_s is None else time.monotonic() + walltime_s
+        self._walltime = Walltime(walltime_s, archive.history)
         self._on_turn = on_turn
         self._again: deque[Trial] = deque()  # to be sent before anything new
         self._testing: set[int] = set()  # trials sent for their test metrics only
@@ -150,7 +150,7 @@ class Master:
     def _dispatch(self) -> None:
         """Decide for the idle workers, make it durable, then send."""
         pairs: list[tuple[int, Task]] = []
-        if self._stop is None and self._time_for_another():
+        if self._stop is None and self._walltime.has_room():
             workers = [w for w in self._transport.idle() if w in self.crew.states and w not in self._unusable]
             pairs = [(w, self._begin(w, t)) for w, t in zip(workers, self._next(len(workers)), strict=False)]
         self._commit()
@@ -216,40 +216,13 @@ class Master:
             self._on_turn(self.study, self.crew)
 
     def _look_at_the_clock(self) -> None:
-        if self._deadline is None:
-            return
-        if time.monotonic() >= self._deadline:
-            before_s = [
-                attempt.seconds
-                for row in self.history.rows.values()
-                for attempt in row.attempts
-                if attempt.message == WALLTIME_OVER
-            ]
-            if before_s and self.crew.busy and self.history.typical_seconds is None:
-                # The second walltime that nothing came out of: a job that resumes by itself has no third.
-                longest_s = max(before_s + [state.seconds for state in self.crew.busy])
-                self._fail(
-                    f"no evaluation was ever finished: the longest was cut off after {longest_s:.0f} s; "
-                    f"give the job, or run.walltime, more"
-                )
-            self.request_stop(WALLTIME_OVER)
-        elif self.crew.busy or self._time_for_another():
-            return
-        elif self._begun:
-            self.request_stop("the walltime is nearly over, and what was started is finished")
-        else:  # a job that resumes by itself would come here again and again
-            left_s = self._deadline - time.monotonic()
-            self._fail(
-                f"nothing was begun: an evaluation takes about {self.history.typical_seconds:.0f} s and the "
-                f"walltime leaves {left_s:.0f} s; give the job, or run.walltime, more"
-            )
-
-    def _time_for_another(self) -> bool:
-        """Whether an evaluation begun now is likelier to be finished before the walltime than to be lost."""
-        if self._deadline is None:
-            return True
-        typical_s = self.history.typical_seconds
-        return typical_s is None or time.monotonic() + typical_s <= self._deadline
+        try:
+            reason = self._walltime.end([state.seconds for state in self.crew.busy], self._begun)
+        except NotEnoughError as error:
+            self._fail(str(error))
+        else:
+            if reason is not None:
+                self.request_stop(reason)
 
     # --- messages
 

@@ -334,7 +334,7 @@ def test_nothing_is_begun_that_the_walltime_would_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("fractopt.master.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("fractopt.walltime.time.monotonic", lambda: clock[0])
     run = Run(tmp_path / "r")
     ending, history = run.play(TimedTransport(run, clock), walltime_s=2.2 * 3600.0)
     assert ending == Ending(False, False, "the walltime is nearly over, and what was started is finished")
@@ -346,7 +346,7 @@ def test_a_walltime_too_short_for_any_evaluation_is_no_reason_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("fractopt.master.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("fractopt.walltime.time.monotonic", lambda: clock[0])
     run = Run(tmp_path / "r")
     run.play(TimedTransport(run, clock), walltime_s=2.2 * 3600.0)
     again = Run(tmp_path / "r")
@@ -377,7 +377,7 @@ def test_a_second_walltime_without_any_result_is_no_reason_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("fractopt.master.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("fractopt.walltime.time.monotonic", lambda: clock[0])
     endings = []
     for _ in range(2):
         run = Run(tmp_path / "r")
