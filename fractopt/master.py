@@ -117,7 +117,7 @@ class Master:
         self._reports: list[str] = []  # to be shown once they are durable
         self._unusable: dict[int, str] = {}
         self._ending: Ending | None = None
-        self._begun = False  # whether this master began any attempt
+        self._begun = self._advanced = False  # whether this master began an attempt, and saw one finished
         self._stop: str | None = None
         self._failures = self.history.failures
         self._next_board = 0.0
@@ -239,6 +239,7 @@ class Master:
             self._reports.append(f"worker {message.worker} is ready: {where}, pid {message.pid}")
         elif isinstance(message, Finished):
             self._end_attempt(message, "finished", message.outcome.message)
+            self._advanced = True
             self._finish(message.trial, message.outcome)
         elif isinstance(message, Ended):
             self._end_attempt(message, message.how, message.message)
@@ -338,7 +339,10 @@ class Master:
     def _look_for_workers(self) -> None:
         """End the run where nobody is left, or will come, who could take a task."""
         expected = self._transport.expected()
-        if expected == 0:
+        if expected == 0 and self._advanced:
+            # Often a network or a file system that hung: in another job they may all be there again.
+            self.request_stop("every worker is lost")
+        elif expected == 0:
             self._fail("every worker is lost")
         elif len(self._unusable) >= expected:
             self._fail(f"no worker can be used: {list(self._unusable.values())[-1]}")
