@@ -116,9 +116,13 @@ class History:
         elif kind == "tested":
             self.tests[record["trial"]] = record
         elif kind == "recommended":
-            outcome = self.rows[record["trial"]].outcome
-            if outcome is None or not outcome.has_value:
-                raise ValueError(f"trial {record['trial']} is recommended and has no value")
+            row = self.rows[record["trial"]]
+            if (
+                row.kind not in (Kind.SEARCH, Kind.DEFAULT)
+                or row.outcome is None
+                or not row.outcome.has_value
+            ):
+                raise ValueError(f"trial {row.id} is recommended, but no configuration that has a value")
             self.recommended = record
         elif kind == "closed":
             self.complete = bool(record["complete"])
@@ -152,6 +156,8 @@ class History:
             if of >= 0 and event.kind is Kind.SEARCH:
                 self.repeats += 1  # answered from another trial: not an evaluation
                 continue
+            if number in self.rows:
+                raise ValueError(f"trial {number} is asked twice")
             unit: FloatArray | None = event.unit[i]
             params: dict[str, Value] = {}
             if event.kind is Kind.BASE:

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError, create_model
 from fractopt.config.tables import Table
 from fractopt.text import MASK, SECRET_NAME, SECRET_VALUE, clipped, shown
 
-LONGEST_LINE = 1000  # characters said of one mistake
-MOST_LINES = 50
+LONGEST_LINE = 600  # characters said of one mistake
+MOST_LINES = 30
 # Our words for pydantic's.
 _WORDS = (
     (re.compile(r"^a valid integer$"), "a whole number"),

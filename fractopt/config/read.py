@@ -285,15 +285,17 @@ class _Checker:
         for field in unknown:
             self.mistakes.unknown(f"{key}.{field}", field, known)
             del fields[field]  # and the others are looked at without it
-        before = len(self.mistakes.lines)
+        sound = True  # a mistake of a key that may hold a secret is not said
         for field in known:
             if field not in fields and field != "log":
+                sound = False
                 self.mistakes.say(f"{key}.{field}", f"is missing; a parameter of type {kind!r} needs it")
         for field, value in fields.items():
             expected = self._wrong_type(kind, field, value)
             if expected:
+                sound = False
                 self.mistakes.say(f"{key}.{field}", f"expected {expected}, got {value!r}")
-        if len(self.mistakes.lines) > before:
+        if not sound:
             return None
         span = fields["high"] - fields["low"] if kind == "int" else 0
         if 0 < span < MAX_INTEGERS:  # a longer one is refused by itself

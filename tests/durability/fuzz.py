@@ -31,5 +31,5 @@ def prove(full: bool) -> Iterator[Figure]:
 
     with ThreadPoolExecutor(PROCESSES) as pool:
         for name, found in zip(TARGETS, pool.map(one, TARGETS), strict=True):
-            first = next((f"; {kind}, {text[:300]!r}" for kind, text in found.breaches.items()), "")
-            yield Figure(TARGETS[name].claim, found.tried, found.broken, found.seen() + first)
+            kinds = "".join(f"; {kind}, {text[:200]!r}" for kind, text in found.breaches.items())
+            yield Figure(TARGETS[name].claim, found.tried, found.broken, found.seen() + kinds)

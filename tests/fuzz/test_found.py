@@ -213,3 +213,21 @@ def test_init_at_a_root() -> None:
     done = CliRunner().invoke(main, ["init", "/"])
     assert done.exit_code == 1
     assert "/ is a directory; give the path of a file to write" in done.output
+
+
+def test_a_mistake_beside_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('space.n = { type = "int", low = 2, high = "hf_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" }')
+    with pytest.raises(ConfigError, match=r"space\.n\.high") as error:
+        read_config(path)
+    assert "hf_A" not in str(error.value)
+
+
+def test_a_trial_that_is_asked_twice(tmp_path: Path) -> None:
+    """Its row, and with it the outcome that a later record speaks of, would begin anew."""
+    archive = runs.create(tmp_path / "r")
+    runs.run_out(archive, most=3)
+    asked = next(r for r in archive.history.records if r.get("event") == "asked")
+    with pytest.raises(ValueError, match="is asked twice"):
+        archive.history.add(asked)
+    archive.abandon()
