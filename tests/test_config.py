@@ -148,7 +148,7 @@ OF_PLAIN = {
     "space.x.low=7": "space.x: low must be below high, got low = 7.0, high = 5.0",
     "space.x.low='1'": "space.x.low: expected a number, got '1'",
     "space.x.low=nan": "space.x: bounds must be finite, got low = nan",
-    "space.x.high=1" + "0" * 400: "space.x: int too large to convert to float",
+    "space.x.high=1" + "0" * 400: "space.x.high: expected a number of at most 1023 bits",
     "space.x.log=true": "space.x: a log scale needs low > 0, got low = -5.0",
     "space.x.log=1": "space.x.log: expected true or false, got 1",
     "space.x.type=flaot": "space.x.type: expected one of float, int, ordinal, categorical, got 'flaot'; di",

@@ -63,6 +63,10 @@ class Manifest:
             if _integers(manifest.space) > MAX_INTEGERS:
                 raise ValueError(f"its integer parameters have more than {MAX_INTEGERS} values")
             space = manifest.decoded_space()
+            for parameter in space.parameters:
+                for value in getattr(parameter, "values", ()):
+                    if isinstance(value, int):
+                        float(value)  # as the table of the evaluations has it
             if manifest.default is not None:
                 space.encode(manifest.default)
         except (ValueError, TypeError, AttributeError, ArithmeticError) as error:

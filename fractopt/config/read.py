@@ -36,7 +36,7 @@ from fractopt.trial import Budget, encodable
 MAX_BYTES = 1_000_000  # of a file
 MAX_DEPTH = 20  # of tables and lists in each other
 MAX_KEYS = 1000  # of one table
-MAX_BITS = 4096  # of a whole number: Python does not write longer ones out
+MAX_BITS = 1023  # of a whole number: no float holds a longer one
 # tomllib takes minutes for a key of thousands of parts.
 _PART = rb"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LONG_KEY = re.compile(rb"(?<![\w-])" + _PART + rb"(?:[ \t]*+\.[ \t]*+" + _PART + rb"){%d}" % (2 * MAX_DEPTH))
@@ -431,8 +431,6 @@ class _Checker:
             elif parameter is not None:
                 try:
                     values[name] = parameter.project(table[name])
-                except OverflowError:
-                    self.mistakes.say(f"default.{name}", "expected a number that a float can hold")
                 except ValueError as error:
                     self.mistakes.say(f"default.{name}", str(error).removeprefix(f"{name}: "))
         return values, {n: table[n] for n, v in values.items() if table[n] != v}
