@@ -85,7 +85,7 @@ def read_snapshot(path: Path) -> tuple[Manifest, list[Record], str]:
                 raise ArchiveError(f"{path} is an HDF5 file, but no archive of fractopt")
             manifest = _attribute(file, "manifest")
             lines = _journal(path, file["journal"], size)
-            if "crc32" in file.attrs and int(file.attrs["crc32"]) != _checksum(manifest, lines):
+            if "crc32" in file.attrs and _whole_attribute(file, "crc32") != _checksum(manifest, lines):
                 raise ArchiveError(f"{path} is damaged: what it holds is not what was written")
             records = [json.loads(line) for line in lines]
             if not all(isinstance(record, dict) for record in records):
@@ -145,7 +145,16 @@ def _stored_bytes(path: Path, dataset: Any) -> int:
 
 def _attribute(file: Any, name: str) -> str:
     stored = file.attrs.get_id(name)
-    text = file.attrs[name] if stored.shape == () else None  # a list could say one long text many times
+    # A list could say one long text many times; libhdf5 2.0 crashes on some types that no text has.
+    plain = stored.shape == () and isinstance(stored.get_type(), h5py.h5t.TypeStringID)
+    text = file.attrs[name] if plain else None
     if not isinstance(text, str):
         raise ArchiveError(f"the archive's attribute {name!r} is not text")
     return text
+
+
+def _whole_attribute(file: Any, name: str) -> int:
+    stored = file.attrs.get_id(name)
+    if stored.shape != () or not isinstance(stored.get_type(), h5py.h5t.TypeIntegerID):
+        raise ArchiveError(f"the archive's attribute {name!r} is no whole number")
+    return int(file.attrs[name])

@@ -50,7 +50,7 @@ STARTED_S = 1.5  # for one of them to be up
 
 
 def prove(full: bool) -> Iterator[Figure]:
-    kills = 200 if full else 3
+    kills = 200 if full else 2
     fractopt = [sys.executable, "-m", "fractopt", "run", "run.toml", "--resume"]
     alone = [*fractopt, "--workers", str(WORKERS)]
     for kind, command in ("master", alone), ("mpirun", [str(MPIRUN), "-n", str(WORKERS + 1), *fractopt]):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from click.testing import CliRunner
 
@@ -235,3 +236,15 @@ def test_a_trial_that_is_asked_twice(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is asked twice"):
         archive.history.add(asked)
     archive.abandon()
+
+
+def test_an_attribute_of_a_type_that_crashes_libhdf5(tmp_path: Path) -> None:
+    archive = runs.create(tmp_path / "r")
+    archive.abandon()
+    path = tmp_path / "r" / "archive.h5"
+    with h5py.File(path, "r+") as file:
+        del file.attrs["config"]
+        space = h5py.h5s.create(h5py.h5s.SCALAR)
+        h5py.h5a.create(file.id, b"config", h5py.h5t.vlen_create(h5py.h5t.STD_I32LE), space)
+    with pytest.raises(ArchiveError, match="'config' is not text"):
+        load(path)
