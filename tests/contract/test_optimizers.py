@@ -145,7 +145,7 @@ def test_deciding_changes_nothing(name: str, space: Space) -> None:
 @on_every_space()
 @pytest.mark.parametrize("seed", [0])
 def test_goes_on_as_before_from_every_crash_point(name: str, space: Space, seed: int) -> None:
-    _, played = played_study(name, space, 35, seed)
+    _, played = played_study(name, space, 28, seed)
     texts = as_json(played.events)
     points = 0
     for first, n, last in played.calls:
@@ -154,7 +154,7 @@ def test_goes_on_as_before_from_every_crash_point(name: str, space: Space, seed:
             if room <= 0:
                 continue
             recorded: list[Recorded] = []
-            resumed = Study(space, name, 35, seed=11, record=recorded.append)
+            resumed = Study(space, name, 28, seed=11, record=recorded.append)
             resumed.fold(event_from_json(json.loads(text)) for text in texts[:crash])
             resumed.ask(room)
             assert as_json(recorded) == texts[crash:last]
