@@ -142,18 +142,11 @@ class ProcessGroup:
 
     def resident(self) -> int:
         """Bytes of memory that the evaluation process holds; 0 where that is not known."""
-        try:
-            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError, ValueError):
-            return 0
+        return _resident(self.pid)
 
     def resident_of_all(self) -> int:
         """Bytes of memory that the processes of the group hold, what they share counted for each."""
-        held = 0
-        for member in _members(self.id) or ():
-            with suppress(OSError, IndexError, ValueError):  # it ended while we looked
-                held += int(Path(f"/proc/{member}/statm").read_text().split()[1])
-        return held * os.sysconf("SC_PAGE_SIZE")
+        return sum(map(_resident, _members(self.id) or ()))
 
     def dismiss(self) -> None:
         """Ask an idle evaluation process to leave by itself, through EOF on its control pipe."""
@@ -194,6 +187,14 @@ class ProcessGroup:
             if fd >= 0:
                 os.close(fd)
         self._life = self._results = self._pidfd = -1
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process holds; 0 where it is gone, or there is no /proc to tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def _members(group: int) -> set[int] | None:
