@@ -16,7 +16,7 @@ from litgpt.tokenizer import Tokenizer
 
 from fractopt.objective.base import UnusableError
 from fractopt.objective.lora import files, settings
-from fractopt.objective.lora.settings import Hyperparameters
+from fractopt.objective.lora.hyperparameters import Hyperparameters
 
 DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "bf16-mixed": torch.float32}
 

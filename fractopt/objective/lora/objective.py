@@ -13,7 +13,8 @@ from collections.abc import Callable
 from fractopt.objective.base import Evaluation, Report, UnusableError
 from fractopt.objective.lora import runtime
 from fractopt.objective.lora.answers import accuracy, write_answers
-from fractopt.objective.lora.settings import Hyperparameters, LoraSettings, split_metric
+from fractopt.objective.lora.hyperparameters import Hyperparameters
+from fractopt.objective.lora.settings import LoraSettings, split_metric
 from fractopt.space import BoolArray
 from fractopt.trial import Kind, Outcome, Status
 

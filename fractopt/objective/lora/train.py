@@ -20,8 +20,8 @@ from litgpt.utils import chunked_cross_entropy
 from fractopt.objective.base import Report, UnusableError
 from fractopt.objective.lora import settings
 from fractopt.objective.lora.data import Samples
+from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model import BaseModel
-from fractopt.objective.lora.settings import Hyperparameters
 
 # A fine-tune whose loss stays above that of a uniform guess over the vocabulary for so many optimizer
 # steps on end has diverged. A spike may recover, this long a stretch does not.

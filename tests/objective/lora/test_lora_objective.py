@@ -11,7 +11,8 @@ import pytest
 
 from fractopt.objective.base import Evaluation, UnusableError, silent
 from fractopt.objective.lora.answers import accuracy, read_answers
-from fractopt.objective.lora.settings import TINY, Data, Hyperparameters, LoraSettings, Model, Train
+from fractopt.objective.lora.hyperparameters import Hyperparameters
+from fractopt.objective.lora.settings import TINY, Data, LoraSettings, Model, Train
 from fractopt.trial import Kind, Outcome, Status
 
 pytestmark = pytest.mark.llm

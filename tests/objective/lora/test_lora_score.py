@@ -10,7 +10,8 @@ import pytest
 
 from fractopt.objective.base import UnusableError, silent
 from fractopt.objective.lora.files import TINY_DIRECTORY
-from fractopt.objective.lora.settings import Hyperparameters, LoraSettings
+from fractopt.objective.lora.hyperparameters import Hyperparameters
+from fractopt.objective.lora.settings import LoraSettings
 
 pytestmark = pytest.mark.llm
 

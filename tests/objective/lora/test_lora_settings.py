@@ -11,16 +11,8 @@ import pytest
 
 from fractopt.objective.base import UnusableError
 from fractopt.objective.lora import files
-from fractopt.objective.lora.settings import (
-    Data,
-    Hyperparameters,
-    LoraSettings,
-    Model,
-    Score,
-    Train,
-    check_space,
-    split_metric,
-)
+from fractopt.objective.lora.hyperparameters import Hyperparameters, check_space
+from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, Train, split_metric
 from fractopt.space import Categorical, Float, Int, Ordinal, Space
 
 
