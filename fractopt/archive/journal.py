@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fractopt.archive.durable import create_file, sync_directory, write_all
-from fractopt.archive.foreign import read_file
+from fractopt.durable import create_file, sync_directory, write_all
+from fractopt.foreign import read_file
 from fractopt.text import clipped, printable
 
 Record: TypeAlias = dict[str, Any]

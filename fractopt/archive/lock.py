@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from fractopt.archive import scheduler
-from fractopt.archive.durable import create_file, replace_file, sync_directory, write_all
-from fractopt.archive.foreign import read_file
 from fractopt.archive.journal import ArchiveError
+from fractopt.durable import create_file, replace_file, sync_directory, write_all
+from fractopt.foreign import read_file
 
 STILL_S = 180.0  # how long the counter must stand still before a lock of another host is taken over
 MAX_OWNER = 1 << 16  # bytes

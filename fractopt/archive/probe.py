@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fractopt.archive.durable import create_file, replace_file, sync_directory, write_all
+from fractopt.durable import create_file, replace_file, sync_directory, write_all
 
 COMMITS = 30
 ROUNDS, RACERS = 50, 4

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 
-from fractopt.archive.durable import sync_directory
-from fractopt.archive.foreign import read_file
 from fractopt.archive.history import History
 from fractopt.archive.journal import (
     MAX_SEGMENT,
@@ -31,6 +29,8 @@ from fractopt.archive.journal import (
 from fractopt.archive.lock import Lock
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.snapshot import read_snapshot, write_snapshot
+from fractopt.durable import sync_directory
+from fractopt.foreign import read_file
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fractopt.archive.durable import replace_file, sync_directory
-from fractopt.archive.foreign import make_directory, read_file
+from fractopt.durable import replace_file, sync_directory
+from fractopt.foreign import make_directory, read_file
 from fractopt.text import masked_bytes
 from fractopt.trial import Outcome, Trial
 

@@ -19,11 +19,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fractopt.archive.durable import replace_file
 from fractopt.archive.heap import broken_collection
 from fractopt.archive.history import MISSING_INT, History, table
 from fractopt.archive.journal import ArchiveError, Record
 from fractopt.archive.manifest import Manifest
+from fractopt.durable import replace_file
 
 MAX_FILE = 1 << 30  # bytes; nothing that we write comes near
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])  # to a text, on the disk

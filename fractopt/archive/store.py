@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fractopt.archive.durable import replace_file, sync_directory
 from fractopt.archive.history import History
 from fractopt.archive.journal import (
     ArchiveError,
@@ -39,6 +38,7 @@ from fractopt.archive.journal import (
 from fractopt.archive.lock import Lock
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.snapshot import read_snapshot, snapshot_length, write_snapshot
+from fractopt.durable import replace_file, sync_directory
 from fractopt.trial import Recorded, event_to_json
 
 log = logging.getLogger(__name__)

@@ -67,7 +67,7 @@ def init(path: Path) -> None:
     """Write a commented configuration to PATH (default: fractopt.toml)."""
     from importlib.resources import files
 
-    from fractopt.archive.durable import create_file
+    from fractopt.durable import create_file
 
     if not path.name:
         fail(Exit.FAILED, f"{path} is a directory; give the path of a file to write")

@@ -26,8 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from fractopt.archive.foreign import append_to
 from fractopt.archive.result import keep_result, make_evaluation_directory
+from fractopt.foreign import append_to
 from fractopt.objective.base import Evaluation, Objective, Report, UnusableError
 from fractopt.parallel.message import (
     MAX_BYTES,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fractopt.archive.foreign import read_file
 from fractopt.archive.history import History
 from fractopt.archive.lock import is_alive, read_owner
 from fractopt.archive.store import load
+from fractopt.foreign import read_file
 from fractopt.report.verdict import recommended, recommended_as_json
 from fractopt.trial import Kind
 

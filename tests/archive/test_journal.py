@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from fractopt.archive import durable
-from fractopt.archive.durable import create_file, replace_file
 from fractopt.archive.journal import (
     ArchiveError,
     JournalWriter,
@@ -27,6 +26,7 @@ from fractopt.archive.journal import (
     read_journal,
     read_segment,
 )
+from fractopt.durable import create_file, replace_file
 
 HEADER: Record = {"record": "master", "manifest": {"schema": 1}}
 RECORDS: list[Record] = [

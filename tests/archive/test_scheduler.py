@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fractopt.archive import scheduler
-from fractopt.archive.durable import create_file
 from fractopt.archive.journal import ArchiveError
 from fractopt.archive.lock import Lock, Owner, _encode
+from fractopt.durable import create_file
 
 INVALID = "slurm_load_jobs error: Invalid job id specified"
 
