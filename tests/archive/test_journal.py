@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fractopt.archive import durable
+from fractopt import durable
 from fractopt.archive.journal import (
     ArchiveError,
     JournalWriter,

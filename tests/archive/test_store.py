@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import runs
 
-from fractopt.archive import durable, journal, lock, snapshot, store
+from fractopt import durable
+from fractopt.archive import journal, lock, snapshot, store
 from fractopt.archive.history import History
 from fractopt.archive.journal import ArchiveError, read_journal
 from fractopt.archive.store import Archive, is_run, load

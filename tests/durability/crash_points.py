@@ -18,7 +18,8 @@ from unittest import mock
 
 from figure import Figure
 
-from fractopt.archive import durable, journal
+from fractopt import durable
+from fractopt.archive import journal
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.store import Archive, load
 from fractopt.optimizer import registry
