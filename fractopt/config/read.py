@@ -398,6 +398,10 @@ class _Checker:
                 name, colon, rest = mistake.partition(": ")
                 of_one = bool(colon) and name in space.names
                 self.mistakes.say(f"space.{name}" if of_one else "space", rest if of_one else mistake)
+        train = table.get("train")
+        for name in self._parameters:
+            if isinstance(train, dict) and name in train:
+                self.mistakes.say(f"objective.train.{name}", "is searched in [space]; leave one of them out")
         self.absences = [] if checked is None else checked.absences()
         self.foreign_code = "" if checked is None else checked.foreign_code
         self.deterministic = checked is not None and checked.repeats_exactly

@@ -42,7 +42,7 @@ def load(directory: Path) -> object:
     runtime.prepare()
     from fractopt.objective.lora.model import BaseModel
 
-    return BaseModel(Model(path=str(directory), precision="32-true"), ("query",))
+    return BaseModel(Model(path=str(directory), precision="32-true"))
 
 
 @pytest.mark.parametrize("form", ["zip", "pickle", "inside"])

@@ -27,7 +27,7 @@ class BaseModel:
     Raises UnusableError where the checkpoint cannot be used.
     """
 
-    def __init__(self, model: settings.Model, targets: tuple[settings.Target, ...]) -> None:
+    def __init__(self, model: settings.Model) -> None:
         self.directory = files.find_checkpoint(model.name, model.path, model.revision)
         self.commit = files.downloaded_commit(self.directory)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,7 +36,6 @@ class BaseModel:
             on_gpu = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
             self.precision = "bf16-true" if on_gpu else "32-true"
         self.dtype = DTYPES[self.precision]
-        self._targets = {f"lora_{target}": True for target in targets}
         self.block_size = int(self._configuration().block_size)
         self.tokenizer = Tokenizer(self.directory)
         self.weights = self._load()
@@ -101,9 +100,9 @@ class BaseModel:
         """
         configuration = self._configuration(
             lora_r=hyperparameters.lora_rank,
-            lora_alpha=hyperparameters.lora_alpha,
+            lora_alpha=hyperparameters.litgpt_alpha,
             lora_dropout=hyperparameters.lora_dropout,
-            **self._targets,
+            **{f"lora_{layer}": True for layer in hyperparameters.targets},
         )
         torch.manual_seed(seed)
         with self.device, _default_dtype(self.dtype):

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from fractopt.objective.base import Evaluation, Report, UnusableError
 from fractopt.objective.lora import runtime
 from fractopt.objective.lora.answers import accuracy, write_answers
-from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.settings import LoraSettings, split_metric
 from fractopt.space import BoolArray
 from fractopt.trial import Kind, Outcome, Status
@@ -38,7 +37,7 @@ class LoraObjective:
 
         self.settings = settings
         self._clock = clock
-        self._base = BaseModel(settings.model, settings.train.targets)
+        self._base = BaseModel(settings.model)
         self._trainer = Trainer(self._base, Samples(settings.data, self._base), settings.train, clock)
         self._lm = InMemoryLM(self._base, settings.score.batch, clock)
         self._questions = {
@@ -75,7 +74,7 @@ class LoraObjective:
             fixed = self.settings.train.seed
             # A replicate with the seed that is fixed for the search would be the same number again.
             seed = evaluation.seed if fixed == "per-trial" or evaluation.kind.is_replicate else fixed
-            tuned = self._trainer(Hyperparameters.of(dict(evaluation.params)), seed, report)
+            tuned = self._trainer(self.settings.train.hyperparameters(evaluation.params), seed, report)
             model = tuned.model
             metrics |= {
                 "train/loss": tuned.loss,

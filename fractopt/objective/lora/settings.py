@@ -6,19 +6,28 @@ raises ValueError with one sentence that names the field, what was given and wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from fractopt.objective.base import UnusableError
 from fractopt.objective.lora import files
 from fractopt.objective.lora.files import TINY
-from fractopt.objective.lora.hyperparameters import DEFAULTS, Hyperparameters, check_space
-from fractopt.space import Float, Int, Space, Value
+from fractopt.objective.lora.hyperparameters import (
+    ALTERNATIVES,
+    NAMES,
+    Fixed,
+    Hyperparameters,
+    Schedule,
+    Target,
+    check_space,
+    checked,
+)
+from fractopt.space import Space, Value
 
 YAML = (".yaml", ".yml")  # what the path of a task's file ends with
 
 Precision = Literal["auto", "32-true", "bf16-true", "bf16-mixed"]
-Target = Literal["query", "key", "value", "projection", "mlp", "head"]
 SCORES = ("acc", "acc_norm")
 
 
@@ -70,30 +79,50 @@ class Data:
 class Train:
     """How a fine-tune runs; the update is AdamW on the adapters, as `litgpt finetune_lora` does it.
 
-    `global_batch` samples make one optimizer step; they go through the model `micro_batch` at a time,
-    "auto" for as many as memory allows. Training ends after `epochs` over the data, or `max_steps`
-    optimizer steps if that is sooner. The learning rate rises over `warmup_steps`, then falls as a
-    cosine. `seed` is one number for every evaluation of the search, or "per-trial" for independent noise;
-    a replicate always has a seed of its own, or it would be the same number again.
+    The first part is what a space may search too, under the same names (beta1 and beta2 for `betas`); what
+    is said here holds where the space says nothing.
+
+    An adapter adds alpha / rank times B A to its layer, alpha / sqrt(rank) with `rslora`; `alpha_ratio` says
+    alpha as a multiple of the rank, and alpha is 32 where neither is said. B learns `lora_plus_ratio` times
+    as fast as A (LoRA+). `targets` are the layers that get one, "attention" for four of them, "all" for all.
+    `global_batch` samples make one optimizer step. Training ends after `epochs` over the data, or `max_steps`
+    optimizer steps if that is sooner. The learning rate rises over `warmup_steps`, or `warmup_share` of all
+    steps (where neither is said 100 steps, or a tenth of all if that is less), then follows `schedule`.
+
+    `micro_batch` samples go through the model at a time, "auto" for as many as memory allows. `seed` is one
+    number for every evaluation of the search, or "per-trial" for independent noise; a replicate always has a
+    seed of its own, or it would be the same number again.
     """
 
+    learning_rate: float = Hyperparameters.learning_rate
+    lora_rank: int = Hyperparameters.lora_rank
+    lora_alpha: float | None = None
+    alpha_ratio: float | None = None
+    rslora: bool = Hyperparameters.rslora
+    lora_dropout: float = Hyperparameters.lora_dropout
+    lora_plus_ratio: float = Hyperparameters.lora_plus_ratio
+    weight_decay: float = Hyperparameters.weight_decay
     targets: tuple[Target, ...] = ("query", "key", "value", "head")
-    epochs: int = 1
+    betas: tuple[float, float] = (Hyperparameters.beta1, Hyperparameters.beta2)
+    schedule: Schedule = Hyperparameters.schedule
+    warmup_steps: int | None = None
+    warmup_share: float | None = None
+    global_batch: int = Hyperparameters.global_batch
+    epochs: int = Hyperparameters.epochs
     max_steps: int | None = None
-    global_batch: int = 16
+
     micro_batch: int | Literal["auto"] = "auto"
-    warmup_steps: int = 100
-    schedule: Literal["cosine"] = "cosine"
-    betas: tuple[float, float] = (0.9, 0.999)
     seed: int | Literal["per-trial"] = 1337
 
     def __post_init__(self) -> None:
-        if not self.targets or len(set(self.targets)) < len(self.targets):
-            raise ValueError(f"targets: expected at least one target, each once, got {list(self.targets)!r}")
-        _at_least("epochs", self.epochs, 1)
-        if self.max_steps is not None:
-            _at_least("max_steps", self.max_steps, 1)
-        _at_least("global_batch", self.global_batch, 1)
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {list(self.betas)!r}")
+        for name, value in self.fixed.items():
+            if value is not None:
+                checked(name, value)
+        for one, other in ALTERNATIVES:
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise ValueError(f"{one}: says the same as {other}; leave one of them out")
         if self.micro_batch != "auto":
             _at_least("micro_batch", self.micro_batch, 1)
             if self.global_batch % self.micro_batch:
@@ -101,12 +130,19 @@ class Train:
                     f"micro_batch: expected a divisor of global_batch = {self.global_batch}, "
                     f"got {self.micro_batch!r}"
                 )
-        # litgpt's warm-up divides by the number of its steps.
-        _at_least("warmup_steps", self.warmup_steps, 1)
-        if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise ValueError(f"betas: expected two numbers in [0, 1), got {list(self.betas)!r}")
         if self.seed != "per-trial":
             _at_least("seed", self.seed, 0)
+
+    @property
+    def fixed(self) -> Fixed:
+        """What a space that leaves it out gets, by the names that it would have there."""
+        beta1, beta2 = self.betas
+        others = {name: getattr(self, name) for name in NAMES if name not in ("beta1", "beta2")}
+        return {**others, "beta1": beta1, "beta2": beta2}
+
+    def hyperparameters(self, params: Mapping[str, Value]) -> Hyperparameters:
+        """The point `params` of a space, completed; raises ValueError for one that cannot be."""
+        return Hyperparameters.of(params, self.fixed)
 
 
 @dataclass(frozen=True)
@@ -167,24 +203,7 @@ class LoraSettings:
 
     def mistakes(self, space: Space) -> list[str]:
         """What in `space` this objective cannot evaluate, one sentence each."""
-        found = check_space(space.names)
-        for parameter in space.parameters:
-            if parameter.name not in DEFAULTS:
-                continue
-            if parameter.name == "lora_rank" and isinstance(parameter, Float):
-                found.append("lora_rank: a rank is a whole number; expected type int, got float")
-                continue
-            values: tuple[Value, ...]
-            if isinstance(parameter, Float | Int):
-                values = (parameter.low, parameter.high)
-            else:
-                values = parameter.values
-            for value in values:
-                try:
-                    Hyperparameters.of({parameter.name: value})
-                except ValueError as error:
-                    found.append(str(error))
-        return found
+        return check_space(space, self.train.fixed)
 
     def absences(self) -> list[str]:
         """What this machine lacks to evaluate anything, one sentence each."""

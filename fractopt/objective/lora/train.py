@@ -1,6 +1,6 @@
 """One fine-tune: AdamW on fresh adapters, step for step what `litgpt finetune_lora` computes.
 
-litgpt's own scheduler and loss are used; its Fabric is not, because that initialises MPI inside a
+litgpt's own schedule and loss are used; its Fabric is not, because that initialises MPI inside a
 worker's process. With the same seed, data and hyperparameters the losses agree with litgpt's bit for
 bit on the CPU at one thread and equal micro-batch.
 """
@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from litgpt.finetune.lora import get_lr_scheduler
 from litgpt.lora import GPT
 from litgpt.utils import chunked_cross_entropy
 
@@ -22,6 +21,7 @@ from fractopt.objective.lora import settings
 from fractopt.objective.lora.data import Samples
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model import BaseModel
+from fractopt.objective.lora.schedule import learning_rates
 
 # A fine-tune whose loss stays above that of a uniform guess over the vocabulary for so many optimizer
 # steps on end has diverged. A spike may recover, this long a stretch does not.
@@ -51,22 +51,31 @@ class Trainer:
         self._samples = samples
         self._train = train
         self._clock = clock
-        self.micro_batch = train.global_batch if train.micro_batch == "auto" else train.micro_batch
+        # As far as memory is known to allow; None for no limit.
+        self.micro_batch = None if train.micro_batch == "auto" else train.micro_batch
         # The longest batch may come last, half an hour into an evaluation on a GPU. A host swaps instead.
         self.rehearsed = base.device.type != "cuda"
-        if self.steps <= train.warmup_steps:
+        fixed = train.hyperparameters({})
+        total = self.steps(fixed)
+        if train.warmup_steps is not None and total <= train.warmup_steps:
             raise UnusableError(
-                f"objective.train.warmup_steps: expected fewer than the {self.steps} optimizer steps of a "
-                f"fine-tune ({samples.count} samples, {train.epochs} epochs, global_batch "
-                f"{train.global_batch}), got {train.warmup_steps}"
+                f"objective.train.warmup_steps: expected fewer than the {total} optimizer steps of a "
+                f"fine-tune ({samples.count} samples, {fixed.epochs} epochs, global_batch "
+                f"{fixed.global_batch}), got {train.warmup_steps}; warmup_share fits any number of steps"
             )
 
-    @property
-    def steps(self) -> int:
+    def steps(self, hyperparameters: Hyperparameters) -> int:
         """Optimizer steps of one fine-tune."""
-        accumulation = self._train.global_batch // self.micro_batch
-        steps = self._train.epochs * (self._samples.batches_per_epoch(self.micro_batch) // accumulation)
-        return steps if self._train.max_steps is None else min(steps, self._train.max_steps)
+        micro_batch = self._micro_batch(hyperparameters)
+        accumulation = hyperparameters.global_batch // micro_batch
+        steps = hyperparameters.epochs * (self._samples.batches_per_epoch(micro_batch) // accumulation)
+        return steps if hyperparameters.max_steps is None else min(steps, hyperparameters.max_steps)
+
+    def _micro_batch(self, hyperparameters: Hyperparameters) -> int:
+        """The largest part of a global batch that is within the limit."""
+        batch = hyperparameters.global_batch
+        limit = batch if self.micro_batch is None else min(self.micro_batch, batch)
+        return max(size for size in range(1, limit + 1) if batch % size == 0)
 
     def __call__(self, hyperparameters: Hyperparameters, seed: int, report: Report) -> FineTune:
         """Fine-tune from fresh adapters; out of memory halves the micro-batch and starts again.
@@ -80,9 +89,10 @@ class Trainer:
                     self._rehearse(hyperparameters, seed)
                 return self._fine_tune(hyperparameters, seed, report)
             except torch.OutOfMemoryError:
-                if self.micro_batch % 2:
+                tried = self._micro_batch(hyperparameters)
+                if tried % 2:
                     raise
-                self.micro_batch //= 2
+                self.micro_batch = tried // 2
             # Outside the handler the traceback, and the model its frames hold, are gone.
             gc.collect()
             torch.cuda.empty_cache()
@@ -93,7 +103,9 @@ class Trainer:
         model = self._base.with_adapters(hyperparameters, seed)
         model.max_seq_length = self._samples.longest
         model.train()
-        self._backward(model, *self._samples.longest_batch(self.micro_batch), accumulation=1)
+        self._backward(
+            model, *self._samples.longest_batch(self._micro_batch(hyperparameters)), accumulation=1
+        )
         self.rehearsed = True
 
     def _fine_tune(self, hyperparameters: Hyperparameters, seed: int, report: Report) -> FineTune:
@@ -103,29 +115,25 @@ class Trainer:
         torch.empty((), dtype=torch.int64).random_()
         model.max_seq_length = self._samples.longest
         model.train()
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(
-            weights,
-            lr=hyperparameters.learning_rate,
-            weight_decay=hyperparameters.weight_decay,
-            betas=self._train.betas,
-        )
-        total = self.steps
-        scheduler = get_lr_scheduler(optimizer, warmup_steps=self._train.warmup_steps, max_steps=total)
-        accumulation = self._train.global_batch // self.micro_batch
+        optimizer = _optimizer(model, hyperparameters)
+        total = self.steps(hyperparameters)
+        rates = learning_rates(hyperparameters, total)
+        micro_batch = self._micro_batch(hyperparameters)
+        accumulation = hyperparameters.global_batch // micro_batch
         uniform_guess = math.log(model.config.padded_vocab_size)
 
         step, above, seconds, loss = 0, 0, 0.0, math.nan
         losses: list[torch.Tensor] = []
-        for ids, labels in self._samples.batches(self.micro_batch, self._train.epochs):
+        for ids, labels in self._samples.batches(micro_batch, hyperparameters.epochs):
             started = self._clock()
             losses.append(self._backward(model, ids, labels, accumulation))
             if len(losses) < accumulation:
                 seconds += self._clock() - started
                 continue
+            for group in optimizer.param_groups:
+                group["lr"] = rates[step] * group["ratio"]
             optimizer.step()
             optimizer.zero_grad()
-            scheduler.step()
             step += 1
             loss = float(torch.stack(losses).mean())
             losses.clear()
@@ -158,3 +166,22 @@ class Trainer:
         (loss / accumulation).backward()
         detached: torch.Tensor = loss.detach()
         return detached
+
+
+def _optimizer(model: GPT, hyperparameters: Hyperparameters) -> torch.optim.AdamW:
+    """AdamW on the adapters; the B of each in a group of its own, whose "ratio" multiplies every learning
+    rate (LoRA+, Hayou et al. 2024, arXiv 2402.12354). Elsewhere the optimizer is litgpt's.
+    """
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [w for name, w in trained if not name.endswith("lora_B")], "ratio": 1.0},
+            {
+                "params": [w for name, w in trained if name.endswith("lora_B")],
+                "ratio": hyperparameters.lora_plus_ratio,
+            },
+        ],
+        lr=hyperparameters.learning_rate,
+        weight_decay=hyperparameters.weight_decay,
+        betas=(hyperparameters.beta1, hyperparameters.beta2),
+    )

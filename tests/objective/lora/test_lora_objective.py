@@ -237,7 +237,7 @@ def test_weights_that_do_not_fit_are_refused(objective: Any, tmp_path: Path) -> 
     weights.pop("transformer.ln_f.weight")
     torch.save(weights, broken / "lit_model.pth")
     with pytest.raises(UnusableError, match=r"missing \['transformer.ln_f.weight'\]"):
-        BaseModel(Model(path=str(broken), precision="32-true"), ("query",))
+        BaseModel(Model(path=str(broken), precision="32-true"))
     (broken / "lit_model.pth").write_bytes(b"torn")
     with pytest.raises(UnusableError, match="does not hold a litgpt checkpoint"):
-        BaseModel(Model(path=str(broken), precision="32-true"), ("query",))
+        BaseModel(Model(path=str(broken), precision="32-true"))

@@ -11,9 +11,7 @@ import pytest
 
 from fractopt.objective.base import UnusableError
 from fractopt.objective.lora import files
-from fractopt.objective.lora.hyperparameters import Hyperparameters, check_space
 from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, Train, split_metric
-from fractopt.space import Categorical, Float, Int, Ordinal, Space
 
 
 @pytest.mark.parametrize(
@@ -25,9 +23,14 @@ from fractopt.space import Categorical, Float, Int, Ordinal, Space
         (lambda: Data(name="alpaca", val_fraction=1.0), "val_fraction"),
         (lambda: Train(epochs=0), "epochs: expected a whole number from 1, got 0"),
         (lambda: Train(global_batch=16, micro_batch=5), "divisor of global_batch = 16, got 5"),
-        (lambda: Train(warmup_steps=0), "warmup_steps"),
+        (lambda: Train(warmup_steps=-1), "warmup_steps: expected a whole number from 0, got -1"),
+        (lambda: Train(warmup_steps=10, warmup_share=0.1), "warmup_steps: says the same as warmup_share"),
+        (lambda: Train(lora_alpha=32, alpha_ratio=2.0), "lora_alpha: says the same as alpha_ratio"),
+        (lambda: Train(learning_rate=float("nan")), "learning_rate: expected a number from 0, got nan"),
         (lambda: Train(betas=(0.9, 1.0)), "betas"),
-        (lambda: Train(targets=("key", "key")), "targets"),
+        (lambda: Train(targets=("key", "key")), "targets: expected each layer once"),
+        (lambda: Train(targets=("attention", "key")), "targets: expected each layer once"),
+        (lambda: Train(targets=()), "targets: expected one or more of query, key"),
         (lambda: Train(seed=-1), "seed"),
         (lambda: Score(racing=True), "racing"),
         (lambda: Score(questions=1), "questions"),
@@ -43,43 +46,6 @@ def test_values_out_of_range_are_refused(build: Any, says: str) -> None:
 def test_a_metric_is_a_task_and_a_score() -> None:
     assert split_metric("hellaswag/acc_norm") == ("hellaswag", "acc_norm")
     assert split_metric("jobs/my task.yaml/acc") == ("jobs/my task.yaml", "acc")
-
-
-def test_unknown_parameters_are_named_with_the_known_ones() -> None:
-    assert check_space(["learning_rate", "lora_alpha"]) == []
-    (mistake,) = check_space(["lora_ranks"])
-    assert "'lora_ranks'" in mistake
-    assert "did you mean 'lora_rank'" in mistake
-    assert "learning_rate, lora_rank, lora_alpha, lora_dropout, weight_decay" in mistake
-
-
-def test_a_space_that_cannot_be_evaluated_is_a_mistake() -> None:
-    settings = LoraSettings("tiny/acc", Model(name=files.TINY), Data(name=files.TINY))
-    good = Space(Float("learning_rate", 1e-10, 1e-1, log=True), Ordinal("lora_rank", (4, 8)))
-    assert settings.mistakes(good) == []
-    bad = Space(
-        Float("lora_rank", 2, 64),
-        Float("lora_dropout", 0.0, 1.0),
-        Int("lora_alpha", -1, 3),
-        Categorical("learning_rate", ("slow", "fast")),
-        Float("momentum", 0.0, 1.0),
-    )
-    said = "\n".join(settings.mistakes(bad))
-    for fragment in ("expected type int", "0 <= dropout < 1", "lora_alpha", "got 'slow'", "'momentum'"):
-        assert fragment in said
-
-
-def test_parameters_left_out_keep_the_defaults() -> None:
-    point = Hyperparameters.of({"learning_rate": 1e-3})
-    assert point == Hyperparameters(1e-3, 16, 32, 0.05, 0.01)
-
-
-@pytest.mark.parametrize(
-    "params", [{"rank": 4}, {"lora_rank": 4.5}, {"lora_rank": 0}, {"learning_rate": float("nan")}]
-)
-def test_impossible_hyperparameters_raise(params: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(params))):
-        Hyperparameters.of(params)
 
 
 def test_the_master_reads_settings_and_answers_without_torch() -> None:
