@@ -196,7 +196,7 @@ OF_LORA = {
     "objective.model.path=/x": "objective.model: expected either name or path, got both",
     "objective.model={}": "objective.model: expected either name or path, got neither",
     "objective.model.precision=bf16": "objective.model.precision: expected 'auto', '32-true', 'bf16-true' or",
-    "objective.data.name=alpacca": "objective.data.name: expected 'alpaca' or 'fractopt/tiny', got 'alpacca'",
+    "objective.data.name=alpacca": "objective.data.name: expected 'alpaca', 'alpaca-2k', 'fractopt/tiny' or",
     "objective.train.epochs=0": "objective.train.epochs: expected a whole number from 1, got 0",
     "objective.train.micro_batch=3": "objective.train.micro_batch: expected a divisor of global_batch = 16",
     "objective.train.targets=['q']": "objective.train.targets.0: expected 'query', 'key', 'value', 'projec",

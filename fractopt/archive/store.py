@@ -302,7 +302,8 @@ def _refuse_another(directory: Path, stored: Manifest, expected: Manifest) -> No
         raise ArchiveError(
             f"{directory} holds a run of another configuration, it cannot be continued with this one:\n  "
             + "\n  ".join(changed)
-            + "\nUse the configuration it was started with, or start a new run with --out. "
+            + f"\nUse the configuration it was started with, which {directory / 'run.toml'} has with the "
+            + "versions of its model and data, or start a new run with --out. "
             + "Nothing was changed."
         )
 

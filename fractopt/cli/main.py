@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from fractopt.cli.check import check
 from fractopt.cli.console import Exit, fail, reporting, resumable
 from fractopt.cli.job import job
 from fractopt.cli.run import run
@@ -26,38 +27,8 @@ def main() -> None:
     """Optimise expensive black boxes, LoRA fine-tunes first, alone or under mpirun."""
 
 
-for command in (run, job, repair, unlock, doctor):
+for command in (run, check, job, repair, unlock, doctor):
     main.add_command(command)
-
-
-@main.command()
-@click.argument("config", type=DIRECTORY)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of CONFIG.")
-@click.option("--trust-code", is_flag=True, help="Allow an objective that runs Python code of yours.")
-@reporting
-def check(config: Path, overrides: tuple[str, ...], trust_code: bool) -> None:
-    """Check CONFIG and say what it would run; all mistakes at once."""
-    from fractopt.config.read import parameter_lines, read_config
-
-    checked = read_config(config, (*overrides, *(["trust.code=true"] if trust_code else [])))
-    click.echo(f"{config} is valid")
-    click.echo(f"objective  {checked.objective['kind']}: {checked.direction} {checked.metric}")
-    click.echo(f"optimizer  {checked.optimizer} {dict(checked.optimizer_settings)}")
-    anchors = f", of which anchors: {', '.join(checked.run.anchors)}" if checked.run.anchors else ""
-    click.echo(f"budget     {checked.run.budget} evaluations{anchors}")
-    if checked.replicates:
-        click.echo(f"replicates {checked.replicate_line()}")
-    for line in parameter_lines(checked.space):
-        click.echo(f"space      {line}")
-    for name, given in checked.projected.items():
-        used = (checked.default or {})[name]
-        click.echo(
-            f"warning    default.{name} = {given!r} lies outside the space, {used!r} is used", err=True
-        )
-    for advice in checked.advice:
-        click.echo(f"warning    {advice}", err=True)
-    for absence in checked.absences:
-        click.echo(f"warning    it cannot run on this machine: {absence}", err=True)
 
 
 @main.command()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from fractopt.cli.check import said_with
 from fractopt.cli.console import Exit, log_to_stderr, reporting, resumable, say
 from fractopt.text import masked_setting, shown
 
@@ -96,8 +97,8 @@ def _run(
     from fractopt.config.read import read_config
 
     config = read_config(path, overrides)
-    if config.absences:
-        raise ConfigError(str(path), config.absences)
+    if absences := config.settings.absences():
+        raise ConfigError(str(path), [said_with(absence, path, overrides) for absence in absences])
     for name, given in config.projected.items():
         used = (config.default or {})[name]
         log.warning("default.%s = %r lies outside the space, %r is used", name, given, used)

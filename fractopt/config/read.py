@@ -69,7 +69,7 @@ class Config:
     lease_s: float
     policy: FailurePolicy
     text: str  # the resolved configuration, as TOML
-    absences: Sequence[str]  # what this machine lacks to run it
+    settings: ObjectiveSettings  # of the objective, as they were given; `objective` has them pinned
     advice: Sequence[str]  # what the optimizer warns of
 
     def manifest(self) -> Manifest:
@@ -185,7 +185,8 @@ class _Checker:
         self.source = source
         self.raw = raw
         self.mistakes = Mistakes(has_test_table="test" in raw)
-        self.absences: list[str] = []
+        self.settings: ObjectiveSettings | None = None
+        self.pins: dict[str, Any] = {}  # what of them is known only now, such as the commit of a branch
         self.advice: list[str] = []
         self.deterministic = False
         self.foreign_code = ""
@@ -216,7 +217,7 @@ class _Checker:
                     key,
                     f"{what} runs code of yours: allow it with --trust-code, or code = true under [trust]",
                 )
-        if self.mistakes.lines or file is None or space is None:
+        if self.mistakes.lines or file is None or space is None or self.settings is None:
             raise ConfigError(str(self.source), self.mistakes.lines)
         return Config(
             source=self.source,
@@ -249,7 +250,7 @@ class _Checker:
                 abort_after=file.failure.abort_above.after,
             ),
             text=self._resolved(file, space, optimizer_settings),
-            absences=self.absences,
+            settings=self.settings,
             advice=self.advice,
         )
 
@@ -396,16 +397,23 @@ class _Checker:
         if checked is not None and space is not None:
             for mistake in checked.mistakes(space):
                 name, colon, rest = mistake.partition(": ")
-                of_one = bool(colon) and name in space.names
-                self.mistakes.say(f"space.{name}" if of_one else "space", rest if of_one else mistake)
+                if colon and name.startswith("objective."):
+                    self.mistakes.say(name, rest)
+                else:
+                    of_one = bool(colon) and name in space.names
+                    self.mistakes.say(f"space.{name}" if of_one else "space", rest if of_one else mistake)
         train = table.get("train")
         for name in self._parameters:
             if isinstance(train, dict) and name in train:
                 self.mistakes.say(f"objective.train.{name}", "is searched in [space]; leave one of them out")
-        self.absences = [] if checked is None else checked.absences()
+        self.settings = checked
         self.foreign_code = "" if checked is None else checked.foreign_code
         self.deterministic = checked is not None and checked.repeats_exactly
-        return kind, metric, direction, nothing if checked is None else _plain(checked)
+        if checked is None:
+            return kind, metric, direction, nothing
+        pinned = _plain(checked.pinned())
+        self.pins = _changes(_plain(checked), pinned)
+        return kind, metric, direction, pinned
 
     def _replicates(self, run: RunTable) -> int:
         try:
@@ -446,6 +454,7 @@ class _Checker:
         document = dump(file)
         document["space"] = {name: _without_none(entry) for name, entry in space.as_dict().items()}
         document["optimizer"]["settings"] = _without_none(optimizer_settings)
+        _merge(document["objective"], self.pins)
         return tomli_w.dumps(document)
 
 
@@ -453,6 +462,23 @@ def _plain(settings: Any) -> dict[str, Any]:
     """A dataclass as JSON has it: tuples become lists, so that it compares equal after a round trip."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
     return plain
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `new` is not as in `old`: tables in tables, of the same keys."""
+    found: dict[str, Any] = {}
+    for name, value in new.items():
+        if value != old[name]:
+            found[name] = _changes(old[name], value) if isinstance(value, dict) else value
+    return found
+
+
+def _merge(table: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for name, value in changes.items():
+        if isinstance(value, Mapping):
+            _merge(table[name], value)
+        else:
+            table[name] = value
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

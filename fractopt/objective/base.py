@@ -64,12 +64,41 @@ class ObjectiveSettings(Protocol):
         ...
 
     def mistakes(self, space: Space) -> list[str]:
-        """What cannot work whatever the machine, beyond the ranges of single fields: one line each."""
+        """What cannot work, beyond the ranges of single fields: one line each, such as "name: why"."""
         ...
 
-    def absences(self) -> list[str]:
-        """What this machine lacks to run it (a checkpoint, a data file): one line each."""
+    def absences(self, thorough: bool = False) -> list[Absence]:
+        """What this machine lacks to run it (a checkpoint, a data file).
+
+        `thorough` also looks for what takes seconds to find out, and an evaluation process would find soon.
+        """
         ...
+
+    def pinned(self) -> ObjectiveSettings:
+        """The same settings with what names stand for on this machine now: a branch becomes its commit.
+
+        That is what a run is archived with and its evaluation processes are told, on every node.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Something that this machine lacks: `what`, in words, and the `command` that gets it.
+
+    The command is "" where there is none; it names the configuration's file as CONFIG. `size` is what
+    getting it writes to the disk, in bytes, 0 where nobody knows.
+    """
+
+    what: str
+    command: str = ""
+    size: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.what}; run: {self.command}" if self.command else self.what
+
+
+FETCH = "fractopt fetch CONFIG"
 
 
 def silent(phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
@@ -81,3 +110,11 @@ class UnusableError(Exception):
 
     Its text is shown to the user as it stands: what was expected, what was found, what to do.
     """
+
+
+class AbsentError(UnusableError):
+    """The objective cannot be set up because of what this machine lacks."""
+
+    def __init__(self, absence: Absence) -> None:
+        super().__init__(str(absence))
+        self.absence = absence

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fractopt.objective.base import Evaluation, Report, UnusableError
+from fractopt.objective.base import Absence, Evaluation, Report, UnusableError
 from fractopt.space import Space
 from fractopt.trial import Kind, Outcome, Status
 
@@ -49,8 +49,11 @@ class PythonSettings:
             if not name.isidentifier()
         ]
 
-    def absences(self) -> list[str]:
+    def absences(self, thorough: bool = False) -> list[Absence]:
         return []  # known in the evaluation process only: nothing of the user's is imported before
+
+    def pinned(self) -> PythonSettings:
+        return self
 
 
 class PythonFunction:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fractopt.objective.base import Evaluation, Report
+from fractopt.objective.base import Absence, Evaluation, Report
 from fractopt.objective.functions import find
 from fractopt.space import Space
 from fractopt.trial import Kind, Outcome, Status
@@ -59,8 +59,11 @@ class SyntheticSettings:
             if parameter.type == "categorical"
         ]
 
-    def absences(self) -> list[str]:
+    def absences(self, thorough: bool = False) -> list[Absence]:
         return []
+
+    def pinned(self) -> SyntheticSettings:
+        return self
 
 
 class Synthetic:

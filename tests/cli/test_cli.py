@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -406,13 +407,17 @@ def test_check_says_what_would_run(tmp_path: Path, invoke: Callable[..., Result]
 def test_check_says_what_this_machine_lacks(tmp_path: Path, invoke: Callable[..., Result]) -> None:
     path = tmp_path / "l.toml"
     invoke("init", path)
-    result = invoke("check", path, "--set", "objective.model={name='nobody/nothing'}")
+    changes = ["--set", "objective.model={name='nobody/Llama-3.2-1B'}", "--set", "objective.data.name=a/b"]
+    result = invoke("check", path, *changes)
     assert result.exit_code == 0
-    assert (
-        "it cannot run on this machine: objective.model.name: 'nobody/nothing' is not on this machine"
-        in result.stderr
-    )
-    assert "on this machine" not in invoke("check", write(tmp_path)).output
+    model, data, command = result.stderr.splitlines()
+    assert model.startswith("missing    objective.model.name: 'nobody/Llama-3.2-1B' is not on this machine")
+    assert data.startswith("missing    objective.data.name: 'a/b' is not on this machine")
+    assert command == f"  get them   fractopt fetch {path} {shlex.join(changes)}"
+    refused = invoke("run", path, *changes)
+    assert refused.exit_code == 3
+    assert f"; run: fractopt fetch {path} {shlex.join(changes)}" in refused.stderr
+    assert "missing" not in invoke("check", write(tmp_path)).output
 
 
 def test_bench_without_matplotlib_keeps_its_results(

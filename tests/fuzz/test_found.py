@@ -24,7 +24,7 @@ from fractopt.cli.main import main
 from fractopt.config.mistakes import ConfigError
 from fractopt.config.read import read_config
 from fractopt.objective.base import UnusableError
-from fractopt.objective.lora.files import find_checkpoint
+from fractopt.objective.lora.model_files import find_checkpoint
 from fractopt.parallel.message import Finished, Setup, Task, decode, encode
 from fractopt.parallel.message import Limits as MessageLimits
 from fractopt.report.status import status, status_lines

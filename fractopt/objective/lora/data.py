@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from litgpt.data import JSON, Alpaca
+from litgpt.data import SFTDataset, get_sft_collate_fn
 from litgpt.prompts import prompt_styles
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, random_split
 
 from fractopt.objective.base import UnusableError
-from fractopt.objective.lora import files, settings
+from fractopt.objective.lora import records, settings
 from fractopt.objective.lora.model import BaseModel
+from fractopt.objective.lora.records import Record
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # token ids (b, T) and labels (b, T)
+IGNORED = -100  # the label of a token that has no part in the loss
 
 
 class Samples:
@@ -31,27 +33,13 @@ class Samples:
                 f"objective.data.prompt_style: expected one of {', '.join(prompt_styles)}, "
                 f"got {data.prompt_style!r}"
             )
-        self._module = _module(data)
-        self._module.connect(base.tokenizer, batch_size=1, max_seq_length=None)
-        try:
-            with warnings.catch_warnings():
-                # The validation part may be empty: only its longest sample counts here.
-                warnings.filterwarnings("ignore", message="Length of split", category=UserWarning)
-                self._module.setup()
-            train = [self._module.train_dataset[i] for i in range(len(self._module.train_dataset))]
-            validation = self._module.test_dataset
-            lengths = [len(sample["input_ids"]) for sample in train]
-            lengths += [len(validation[i]["input_ids"]) for i in range(len(validation))]
-        except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError) as error:
-            raise UnusableError(
-                'objective.data: expected JSON records with text under "instruction" and "output", in one '
-                f"file or in train.json and val.json; got {type(error).__name__}: {error}"
-            ) from error
+        train, validation = (_tokenised(part, data, base) for part in split(data))
         if not train:
             raise UnusableError("objective.data: there is no sample to train on")
-        self._module.train_dataset = train
+        self._train = train
+        self._seed = data.split_seed
         self.count = len(train)
-        self.longest = max(lengths)
+        self.longest = max(len(sample["input_ids"]) for sample in (*train, *validation))
         if self.longest > base.block_size:
             raise UnusableError(
                 f"objective.data: the model takes {base.block_size} tokens, "
@@ -63,43 +51,61 @@ class Samples:
 
         The order is a function of the split seed alone, never of the training's random numbers.
         """
-        loader = self._loader(size)
+        loader: DataLoader[Any] = DataLoader(
+            self._train,  # type: ignore[arg-type]
+            batch_size=size,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(self._seed),
+            collate_fn=get_sft_collate_fn(ignore_index=IGNORED),
+            num_workers=0,  # workers would be forks of a process that may belong to an MPI job
+        )
         for _ in range(epochs):
             for batch in loader:
                 yield batch["input_ids"], batch["labels"]
 
     def longest_batch(self, size: int) -> Batch:
         """A batch of `size` copies of the longest training sample: no batch needs more memory."""
-        sample = max(self._module.train_dataset, key=lambda sample: len(sample["input_ids"]))
+        sample = max(self._train, key=lambda sample: len(sample["input_ids"]))
         return sample["input_ids"].repeat(size, 1), sample["labels"].repeat(size, 1)
 
     def batches_per_epoch(self, size: int) -> int:
         return -(-self.count // size)
 
-    def _loader(self, size: int) -> DataLoader[Any]:
-        self._module.batch_size = size
-        loader: DataLoader[Any] = self._module.train_dataloader()
-        return loader
 
+def split(data: settings.Data) -> tuple[Sequence[Record], Sequence[Record]]:
+    """The records to train on and those set aside, divided by `split_seed` as litgpt divides them.
 
-def _module(data: settings.Data) -> Any:
-    shared: dict[str, Any] = {
-        "prompt_style": data.prompt_style,
-        "mask_prompt": data.mask_prompt,
-        "seed": data.split_seed,
-        "num_workers": 0,  # workers would be forks of a process that may belong to an MPI job
-    }
-    path = files.find_data(data.name, data.path)
-    if data.name == "alpaca":
+    litgpt divides alpaca-2k by another generator than its other data; here it is divided as they are.
+    """
+    where = records.find_data(data.name, data.path, data.revision, data.subset)
+    if where.is_dir():
         if data.val_fraction is not None:
-            shared["val_split_fraction"] = data.val_fraction
-        return Alpaca(download_dir=path.parent, file_name=path.name, **shared)
+            raise UnusableError(
+                f"objective.data.val_fraction: {where.absolute()} is a directory with its own validation "
+                "file; leave val_fraction out"
+            )
+        train, validation = (records.read_part(where, part) for part in records.PARTS)
+        return train, validation
+    found = records.read_records(where)
     fraction = data.val_fraction
-    if path.is_file() and fraction is None:
-        fraction = 0.05  # litgpt's own, which it announces by a warning
-    if path.is_dir() and fraction is not None:
-        raise UnusableError(
-            f"objective.data.val_fraction: {path.absolute()} is a directory with its own validation file; "
-            "leave val_fraction out"
-        )
-    return JSON(json_path=path, val_split_fraction=fraction, **shared)
+    if fraction is None:
+        fraction = records.VAL_FRACTION.get(str(data.name), records.VAL_FRACTION_OF_OTHERS)
+    generator = torch.Generator().manual_seed(data.split_seed)
+    with warnings.catch_warnings():
+        # The part that is set aside may be empty: only its longest sample counts here.
+        warnings.filterwarnings("ignore", message="Length of split", category=UserWarning)
+        shares = [1.0 - fraction, fraction]
+        parts: Any = random_split(range(len(found)), shares, generator)  # type: ignore[arg-type]
+    train, validation = ([found[i] for i in part.indices] for part in parts)
+    return train, validation
+
+
+def _tokenised(part: Sequence[Record], data: settings.Data, base: BaseModel) -> list[dict[str, Any]]:
+    dataset = SFTDataset(
+        data=part,
+        tokenizer=base.tokenizer,
+        prompt_style=data.prompt_style,
+        mask_prompt=data.mask_prompt,
+        ignore_index=IGNORED,
+    )
+    return [dataset[i] for i in range(len(dataset))]

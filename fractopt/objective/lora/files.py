@@ -1,127 +1,59 @@
-"""Where the base model and the data are on this machine; imports no torch, downloads nothing.
+"""Where models and data are on this machine; imports no torch, downloads nothing.
 
-Each function raises UnusableError in words for what it does not find.
+What `fractopt fetch` brings lies under one directory, for whose parent the hub's client has the word:
+
+    $HF_HOME/fractopt/                 ~/.cache/huggingface/fractopt where HF_HOME is not set
+        models/ORG/NAME/refs.json      what branches and tags stood for when they were fetched
+        models/ORG/NAME/COMMIT/        a litgpt checkpoint; it gets this name when it is whole
+        models/local/NAME-KEY/         the same, made of a Hugging Face directory on this machine
+        data/ORG/NAME/refs.json, COMMIT/SUBSET.jsonl
+        data/alpaca/
+
+What litgpt's own commands downloaded below the current directory (checkpoints, data/alpaca) is found too.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
-from os.path import isdir, isfile  # which say no where a Path raises: names too long for any file
+import re
+from os.path import isfile  # which says no where a Path raises: names too long for any file
 from pathlib import Path
+from typing import Any
 
-from fractopt.objective.base import UnusableError
+from fractopt.foreign import read_file
 
 TINY = "fractopt/tiny"  # the model and the data that come with the package
+TINY_TASKS = ("tiny", "tiny-test")  # the questions that come with it
 TINY_DIRECTORY = Path(__file__).parent / "tiny" / "data"
-ALPACA_FILE = "alpaca_data_cleaned_archive.json"
-PACKAGES = ("torch", "litgpt", "lm_eval")
-
-# What a litgpt checkpoint is made of: a label, and the names any of which will do.
-CHECKPOINT_FILES = {
-    "lit_model.pth": ("lit_model.pth",),
-    "model_config.yaml": ("model_config.yaml",),
-    "tokenizer.json or tokenizer.model": ("tokenizer.json", "tokenizer.model"),
-    "tokenizer_config.json": ("tokenizer_config.json",),
-}
+MAIN = "main"  # the revision that takes whatever is there
+REFS = "refs.json"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_MOST_BYTES = 50_000_000  # of JSON; the index of the largest models has some
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fractopt"
+def hub_home() -> Path:
+    """HF_HOME, by the rule of the hub's own client."""
+    default = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.path.expandvars(os.path.expanduser(os.environ.get("HF_HOME") or default)))
 
 
-def checkpoint_roots() -> list[Path]:
-    """Where a hub name is looked up: litgpt's own place below the current directory, then the cache."""
-    return [Path("checkpoints"), _cache() / "checkpoints"]
+def home() -> Path:
+    """Where `fractopt fetch` puts what it makes."""
+    return hub_home() / "fractopt"
 
 
-def alpaca_places() -> list[Path]:
-    """Where alpaca's file is looked up: litgpt's own place below the current directory, then the cache."""
-    return [Path("data") / "alpaca", _cache() / "data" / "alpaca"]
+def resolved(place: Path, revision: str) -> str | None:
+    """The commit that `revision` is, or was when it was fetched to `place`; None where nobody knows."""
+    commit = revision if COMMIT.fullmatch(revision) else read_json(place / REFS).get(revision)
+    return commit if isinstance(commit, str) and COMMIT.fullmatch(commit) else None
 
 
-def find_checkpoint(name: str | None, path: str | None, revision: str) -> Path:
-    """The directory of the litgpt checkpoint that a hub `name` or a `path` means.
-
-    Raises UnusableError where it is missing, incomplete, or not of the commit `revision`.
-    """
-    if name == TINY:
-        return TINY_DIRECTORY
-    if path is not None:
-        directory = Path(path).expanduser()
-        if not isdir(directory):
-            raise UnusableError(
-                f"objective.model.path: expected the directory of a litgpt checkpoint, "
-                f"there is none at {directory.absolute()}"
-            )
-    else:
-        roots = checkpoint_roots()
-        found = [root / str(name) for root in roots if isdir(root / str(name))]
-        if not found:
-            raise UnusableError(
-                f"objective.model.name: {name!r} is not on this machine, neither in "
-                f"{' nor in '.join(str((root / str(name)).absolute()) for root in roots)}. A run downloads "
-                f"nothing; where there is a network, run: litgpt download {name} --checkpoint_dir {roots[-1]}"
-            )
-        directory = found[0]
-    absent = [
-        label
-        for label, names in CHECKPOINT_FILES.items()
-        if not any(isfile(directory / file) for file in names)
-    ]
-    if absent:
-        raise UnusableError(
-            f"objective.model: {directory.absolute()} is no complete litgpt checkpoint, it lacks "
-            f"{', '.join(absent)}; for Hugging Face files, run: litgpt convert_to_litgpt {directory}"
-        )
-    commit = downloaded_commit(directory)
-    if revision not in ("main", commit):
-        raise UnusableError(
-            f"objective.model.revision: expected commit {revision}, the checkpoint in "
-            f"{directory.absolute()} is of {commit or 'an unknown commit'}"
-        )
-    return directory
-
-
-def downloaded_commit(directory: Path) -> str | None:
-    """The commit that the hub's client noted beside the files it downloaded, where it did."""
-    for note in sorted(directory.glob(".cache/huggingface/download/*.metadata")):
-        lines = note.read_text(encoding="utf-8").splitlines()
-        if lines:
-            return lines[0].strip()
-    return None
-
-
-def find_data(name: str | None, path: str | None) -> Path:
-    """The JSON file, or the directory with train.json and val.json, of fine-tuning data."""
-    if name == TINY:
-        return TINY_DIRECTORY
-    if name == "alpaca":
-        places = alpaca_places()
-        for place in places:
-            if isfile(place / ALPACA_FILE):
-                return place / ALPACA_FILE
-        raise UnusableError(
-            f"objective.data.name: alpaca's file {ALPACA_FILE} is not on this machine, neither in "
-            f"{' nor in '.join(str(place.absolute()) for place in places)}. A run downloads nothing; "
-            "litgpt fetches it at its first fine-tune where there is a network, or put it there yourself"
-        )
-    where = Path(str(path)).expanduser()
-    if isfile(where):
-        if where.suffix not in (".json", ".jsonl"):
-            raise UnusableError(
-                f"objective.data.path: expected a file *.json or *.jsonl, got {where.absolute()}"
-            )
-        return where
-    for part in ("train", "val"):
-        if not any(isfile(where / (part + suffix)) for suffix in (".json", ".jsonl")):
-            raise UnusableError(
-                f"objective.data.path: expected a JSON file, or a directory with train.json and val.json; "
-                f"{where.absolute()} {f'has no {part}.json' if isdir(where) else 'does not exist'}"
-            )
-    return where
-
-
-def missing_packages() -> list[str]:
-    """Which of the packages that the objective needs are not installed."""
-    return [package for package in PACKAGES if importlib.util.find_spec(package) is None]
+def read_json(path: Path) -> dict[str, Any]:
+    """The table in a file of JSON; empty where there is none, or something else."""
+    try:
+        # The hub's cache is made of links, which `read_file` does not follow.
+        found = json.loads(read_file(path.resolve(), _MOST_BYTES)) if isfile(path) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -15,8 +15,9 @@ from litgpt.lora import GPT, Config, mark_only_lora_as_trainable
 from litgpt.tokenizer import Tokenizer
 
 from fractopt.objective.base import UnusableError
-from fractopt.objective.lora import files, settings
+from fractopt.objective.lora import settings
 from fractopt.objective.lora.hyperparameters import Hyperparameters
+from fractopt.objective.lora.model_files import find_checkpoint
 
 DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "bf16-mixed": torch.float32}
 
@@ -28,8 +29,7 @@ class BaseModel:
     """
 
     def __init__(self, model: settings.Model) -> None:
-        self.directory = files.find_checkpoint(model.name, model.path, model.revision)
-        self.commit = files.downloaded_commit(self.directory)
+        self.directory = find_checkpoint(model.name, model.path, model.revision)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = model.precision
         if self.precision == "auto":

@@ -54,11 +54,6 @@ class LoraObjective:
                 )
         self._evaluations = 0
 
-    @property
-    def commit(self) -> str | None:
-        """The base model's commit on the hub, where its download noted one."""
-        return self._base.commit
-
     def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
         """The outcome of one evaluation: `value` is the metric's accuracy, between 0 and 1.
 

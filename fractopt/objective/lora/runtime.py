@@ -12,10 +12,9 @@ import os
 
 from fractopt.objective.base import UnusableError
 
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",  # a compute node has no network; HF_HUB_OFFLINE=0 from outside still wins
-    "HF_DATASETS_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
+    **OFFLINE,  # a compute node has no network; HF_HUB_OFFLINE=0 from outside still wins
     "TOKENIZERS_PARALLELISM": "false",  # its threads would compete with the other workers' cores
     "TQDM_DISABLE": "1",  # progress goes through `report`
 }

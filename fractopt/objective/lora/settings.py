@@ -6,13 +6,22 @@ raises ValueError with one sentence that names the field, what was given and wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from fractopt.objective.base import UnusableError
-from fractopt.objective.lora import files
-from fractopt.objective.lora.files import TINY
+from fractopt.objective.base import Absence, UnusableError
+from fractopt.objective.lora.absences import (
+    missing_data,
+    missing_model,
+    missing_packages,
+    missing_questions,
+    missing_room,
+    wrong_data,
+)
+from fractopt.objective.lora.files import MAIN, TINY, TINY_TASKS
 from fractopt.objective.lora.hyperparameters import (
     ALTERNATIVES,
     NAMES,
@@ -23,43 +32,60 @@ from fractopt.objective.lora.hyperparameters import (
     check_space,
     checked,
 )
+from fractopt.objective.lora.model_files import find_checkpoint, model_version
+from fractopt.objective.lora.records import ALPACA, ALPACA_2K, data_version, find_data
 from fractopt.space import Space, Value
 
 YAML = (".yaml", ".yml")  # what the path of a task's file ends with
 
 Precision = Literal["auto", "32-true", "bf16-true", "bf16-mixed"]
 SCORES = ("acc", "acc_norm")
+_NAME = re.compile(r"(?!.*\.\.)\w[\w.-]{0,95}")  # of a repository on the hub, or an organisation
+_REPOSITORY = re.compile(f"{_NAME.pattern}/{_NAME.pattern}")
 
 
 @dataclass(frozen=True)
 class Model:
-    """The base model: a `name` on the Hugging Face hub, or the `path` of a litgpt checkpoint.
+    """The base model: a `name` on the Hugging Face hub, or the `path` of a directory.
 
-    A name is looked up among checkpoints on this machine; nothing is downloaded during a run.
-    `revision` other than "main" must be the commit that the checkpoint was downloaded at.
-    precision "auto": bf16-true on a GPU that has it, else 32-true.
+    A name is looked up on this machine, where `fractopt fetch` put it; nothing is downloaded during a run.
+    A path is a litgpt checkpoint, or Hugging Face files, which `fractopt fetch` converts. `revision` is a
+    branch, a tag or a commit; a run takes, and its archive keeps, the commit that it stood for when it was
+    fetched, or a checksum where there is none. `architecture` is litgpt's name of the model that this one is
+    built like, for a model that litgpt does not know by its name. precision "auto": bf16-true on a GPU that
+    has it, else 32-true.
     """
 
     name: str | None = None
     path: str | None = None
-    revision: str = "main"
+    revision: str = MAIN
+    architecture: str | None = None
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         _one_of_two("model", self.name, self.path)
+        if self.name is not None and not _REPOSITORY.fullmatch(self.name):
+            raise ValueError(
+                f"name: expected a model of the hub as ORGANISATION/NAME, or {TINY!r}, got {self.name!r}"
+            )
 
 
 @dataclass(frozen=True)
 class Data:
-    """The fine-tuning data: `name` "alpaca" or "fractopt/tiny", or the `path` of JSON records.
+    """The fine-tuning data: `name` "alpaca", "alpaca-2k", "fractopt/tiny" or one of the hub, or a `path`.
 
-    `path` is one file, split by `split_seed` with `val_fraction` set aside (default: litgpt's, 0.03865 of
-    alpaca, 0.05 of a file), or a directory with train.json and val.json. Each record has the keys
-    "instruction", "output" and, if it likes, "input". `split_seed` also orders the batches.
+    `path` is one file of records (json, jsonl or parquet), split by `split_seed` with `val_fraction` set
+    aside (default: litgpt's, 0.03865 of alpaca, 0.05 of all others), or a directory with a train and a val
+    file. Of a data set of the hub it is the "train" split, of its `subset` where it has several. Each record
+    has the keys "instruction", "output" and, if it likes, "input". `split_seed` also orders the batches.
+    `revision` is a branch, a tag or a commit of a data set on the hub; of a file a run keeps a checksum
+    there, and takes no other one when it goes on.
     """
 
     name: str | None = None
     path: str | None = None
+    revision: str = MAIN
+    subset: str | None = None
     split_seed: int = 42
     val_fraction: float | None = None
     prompt_style: str = "alpaca"
@@ -67,10 +93,16 @@ class Data:
 
     def __post_init__(self) -> None:
         _one_of_two("data", self.name, self.path)
-        if self.name not in (None, "alpaca", TINY):
+        if self.name not in (None, ALPACA, ALPACA_2K) and not _REPOSITORY.fullmatch(str(self.name)):
             raise ValueError(
-                f"name: expected 'alpaca' or {TINY!r}, got {self.name!r}; give other data as path"
+                f"name: expected {ALPACA!r}, {ALPACA_2K!r}, {TINY!r} or a data set of the hub as "
+                f"ORGANISATION/NAME, got {self.name!r}; give a file as path"
             )
+        if self.subset is not None:
+            if self.name in (None, ALPACA, TINY):
+                raise ValueError("subset: only a data set of the hub has subsets; leave it out")
+            if not _NAME.fullmatch(self.subset):
+                raise ValueError(f"subset: expected the name of a subset, got {self.subset!r}")
         if self.val_fraction is not None and not 0.0 < self.val_fraction < 1.0:
             raise ValueError(f"val_fraction: expected a number between 0 and 1, got {self.val_fraction!r}")
 
@@ -197,29 +229,43 @@ class LoraSettings:
     @property
     def foreign_code(self) -> str:
         # lm-eval imports the functions that a task's file names, from the files beside it.
-        tasks = dict.fromkeys(split_metric(metric)[0] for metric in (self.metric, *self.test_metrics))
-        paths = [task for task in tasks if task.endswith(YAML)]
+        paths = [task for task in self.tasks if task.endswith(YAML)]
         return f"the task {' and '.join(paths)}" if paths else ""
 
     def mistakes(self, space: Space) -> list[str]:
         """What in `space` this objective cannot evaluate, one sentence each."""
-        return check_space(space, self.train.fixed)
-
-    def absences(self) -> list[str]:
-        """What this machine lacks to evaluate anything, one sentence each."""
-        found = []
-        packages = files.missing_packages()
-        if packages:
-            found.append(f"not installed: {', '.join(packages)}; run: pip install 'fractopt[llm]'")
-        try:
-            files.find_checkpoint(self.model.name, self.model.path, self.model.revision)
-        except UnusableError as error:
-            found.append(str(error))
-        try:
-            files.find_data(self.data.name, self.data.path)
-        except UnusableError as error:
-            found.append(str(error))
+        found = check_space(space, self.train.fixed)
+        if wrong := wrong_data(self.data.name, self.data.path, self.data.revision, self.data.subset):
+            found.append(f"objective.data: {wrong}")
         return found
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of all metrics, each once."""
+        return list(dict.fromkeys(split_metric(metric)[0] for metric in (self.metric, *self.test_metrics)))
+
+    def pinned(self) -> LoraSettings:
+        """The same settings with the versions of model and data that this machine has, where it has them."""
+        model, data = self.model, self.data
+        with suppress(UnusableError, OSError):
+            if model.name != TINY:
+                found = find_checkpoint(model.name, model.path, model.revision)
+                model = replace(model, revision=model_version(found) or model.revision)
+        with suppress(UnusableError, OSError):
+            if data.name != TINY:
+                where = find_data(data.name, data.path, data.revision, data.subset)
+                data = replace(data, revision=data_version(where))
+        return replace(self, model=model, data=data)
+
+    def absences(self, thorough: bool = False) -> list[Absence]:
+        """What this machine lacks to evaluate anything; `thorough` looks for all tasks' questions too."""
+        found = missing_packages()
+        found += missing_model(self.model.name, self.model.path, self.model.revision, self.model.architecture)
+        found += missing_data(self.data.name, self.data.path, self.data.revision, self.data.subset)
+        if thorough:
+            found += missing_questions([task for task in self.tasks if task not in TINY_TASKS])
+        room = missing_room(sum(absence.size for absence in found))
+        return [*found, *room]
 
 
 def split_metric(metric: str) -> tuple[str, str]:

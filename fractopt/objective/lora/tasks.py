@@ -28,7 +28,7 @@ def load_tasks(name: str, shots: int) -> list[Any]:
         tasks: list[Any] = [TinyTask(name, TINY_DIRECTORY)]
     else:
         try:
-            tasks = list(_manager(name).load([name])["tasks"].values())
+            tasks = list(manager_of(name).load([name])["tasks"].values())
         except KeyError as error:
             raise UnusableError(
                 f"objective.metric: lm-eval knows no task {name!r}; `lm-eval ls tasks` lists them, the path "
@@ -53,7 +53,7 @@ def load_tasks(name: str, shots: int) -> list[Any]:
     return tasks
 
 
-def _manager(name: str) -> TaskManager:
+def manager_of(name: str) -> TaskManager:
     """A manager that knows `name`, with as few files indexed as will do: all of them take 8 CPU s."""
     if name.endswith(YAML):
         return TaskManager(include_defaults=False)

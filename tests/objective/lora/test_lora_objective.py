@@ -213,13 +213,21 @@ def test_an_objective_that_cannot_be_set_up_says_why(
         LoraObjective(short(**changes))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '[{"question": "?"}]', "[1, 2]"])
-def test_malformed_data_say_what_is_expected(objective: Any, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "there is no sample"),
+        ('[{"question": "?"}]', 'expected the columns "instruction" and "output", .*; found question'),
+        ("[1, 2]", "record 1: expected a table"),
+    ],
+)
+def test_malformed_data_say_what_is_expected(objective: Any, tmp_path: Path, text: str, says: str) -> None:
     from fractopt.objective.lora.data import Samples
 
     path = tmp_path / "data.json"
     path.write_text(text)
-    with pytest.raises(UnusableError, match=r"objective.data: (expected JSON records|there is no sample)"):
+    with pytest.raises(UnusableError, match=rf"objective\.data: .*{says}"):
         Samples(Data(path=str(path)), objective._base)
 
 

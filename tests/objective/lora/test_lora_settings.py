@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fractopt.objective.base import UnusableError
-from fractopt.objective.lora import files
 from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, Train, split_metric
 
 
@@ -18,8 +15,13 @@ from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, T
     ("build", "says"),
     [
         (lambda: Model(), "expected either name or path, got neither"),
-        (lambda: Model(name="a", path="b"), "got both"),
-        (lambda: Data(name="imdb"), "expected 'alpaca' or 'fractopt/tiny', got 'imdb'"),
+        (lambda: Model(name="a/b", path="b"), "got both"),
+        (lambda: Model(name="llama"), "expected a model of the hub as ORGANISATION/NAME, .* got 'llama'"),
+        (lambda: Model(name="a/../b"), "got 'a/../b'"),
+        (lambda: Data(name="imdb"), "a data set of the hub as ORGANISATION/NAME, got 'imdb'"),
+        (lambda: Data(name="/etc"), "got '/etc'"),
+        (lambda: Data(name="alpaca", subset="a"), "subset: only a data set of the hub"),
+        (lambda: Data(name="a/b", subset="../c"), "subset: expected the name of a subset"),
         (lambda: Data(name="alpaca", val_fraction=1.0), "val_fraction"),
         (lambda: Train(epochs=0), "epochs: expected a whole number from 1, got 0"),
         (lambda: Train(global_batch=16, micro_batch=5), "divisor of global_batch = 16, got 5"),
@@ -34,7 +36,7 @@ from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, T
         (lambda: Train(seed=-1), "seed"),
         (lambda: Score(racing=True), "racing"),
         (lambda: Score(questions=1), "questions"),
-        (lambda: LoraSettings("hellaswag", Model(name="a"), Data(name="alpaca")), "'task/acc'"),
+        (lambda: LoraSettings("hellaswag", Model(name="a/b"), Data(name="alpaca")), "'task/acc'"),
         (lambda: split_metric("hellaswag/f1"), "got 'hellaswag/f1'"),
     ],
 )
@@ -55,56 +57,3 @@ def test_the_master_reads_settings_and_answers_without_torch() -> None:
         "heavy = {'torch', 'litgpt', 'lm_eval', 'datasets'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-# --- files
-
-
-def absences(model: Model | None = None, data: Data | None = None) -> str:
-    tiny = LoraSettings("tiny/acc", model or Model(name=files.TINY), data or Data(name=files.TINY))
-    return "\n".join(tiny.absences())
-
-
-def test_a_model_that_was_not_downloaded_is_said_with_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    said = absences(Model(name="meta-llama/Llama-3.2-1B"), Data(name="alpaca"))
-    assert "'meta-llama/Llama-3.2-1B' is not on this machine" in said
-    assert "litgpt download meta-llama/Llama-3.2-1B" in said
-    assert str(tmp_path / "checkpoints" / "meta-llama" / "Llama-3.2-1B") in said
-    assert files.ALPACA_FILE in said
-
-
-def test_a_name_is_found_where_litgpt_downloads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    place = tmp_path / "checkpoints" / "org" / "model"
-    place.mkdir(parents=True)
-    with pytest.raises(UnusableError, match=r"lacks lit_model.pth, model_config.yaml, tokenizer"):
-        files.find_checkpoint("org/model", None, "main")
-    for name in ("lit_model.pth", "model_config.yaml", "tokenizer.model", "tokenizer_config.json"):
-        (place / name).touch()
-    assert files.find_checkpoint("org/model", None, "main").samefile(place)
-
-    with pytest.raises(UnusableError, match=r"expected commit 0123, .* of an unknown commit"):
-        files.find_checkpoint("org/model", None, "0123")
-    note = place / ".cache" / "huggingface" / "download" / "config.json.metadata"
-    note.parent.mkdir(parents=True)
-    note.write_text("0123\netag\n1.0\n")
-    assert files.find_checkpoint("org/model", None, "0123").samefile(place)
-
-
-def test_a_path_without_a_checkpoint_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UnusableError, match=r"none at .*nowhere"):
-        files.find_checkpoint(None, str(tmp_path / "nowhere"), "main")
-
-
-def test_data_that_are_not_there_are_said(tmp_path: Path) -> None:
-    assert "does not exist" in absences(data=Data(path=str(tmp_path / "missing")))
-    (tmp_path / "train.json").write_text("[]")
-    assert "has no val.json" in absences(data=Data(path=str(tmp_path)))
-    (tmp_path / "data.csv").touch()
-    assert "expected a file *.json" in absences(data=Data(path=str(tmp_path / "data.csv")))
-    (tmp_path / "val.json").write_text("[]")
-    assert "data" not in absences(data=Data(path=str(tmp_path)))

@@ -1,0 +1,191 @@
+"""The base model's files on this machine: litgpt checkpoints, and Hugging Face files they are made of.
+
+Imports no torch. What is not there, or not what was asked for, raises UnusableError in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from os.path import isdir, isfile  # which say no where a Path raises: names too long for any file
+from pathlib import Path
+from typing import Any
+
+from fractopt.objective.base import FETCH, Absence, AbsentError, UnusableError
+from fractopt.objective.lora import architecture
+from fractopt.objective.lora.files import MAIN, TINY, TINY_DIRECTORY, home, read_json, resolved
+
+NOTE = "fractopt.json"  # beside the files of a checkpoint that we made: its commit, and their sizes
+# What a litgpt checkpoint is made of: a label, and the names any of which will do.
+CHECKPOINT_FILES = {
+    "lit_model.pth": ("lit_model.pth",),
+    "model_config.yaml": ("model_config.yaml",),
+    "tokenizer.json or tokenizer.model": ("tokenizer.json", "tokenizer.model"),
+    "tokenizer_config.json": ("tokenizer_config.json",),
+}
+_SAFE, _PICKLED = ".safetensors", ".bin"  # what the weights of Hugging Face files end with
+
+
+def model_home(name: str) -> Path:
+    """Where the checkpoints of the hub's model `name` are, one directory a commit."""
+    return home() / "models" / name
+
+
+def find_checkpoint(name: str | None, path: str | None, revision: str = MAIN) -> Path:
+    """The directory of the litgpt checkpoint that a hub `name` or a `path` means.
+
+    `revision` is a branch, a tag, a commit, or what `model_version` says; "main" takes what is at `path`.
+    """
+    if name == TINY:
+        return TINY_DIRECTORY
+    if path is not None:
+        return _at_path(Path(os.path.expanduser(path)), revision)
+    place = model_home(str(name))
+    commit = resolved(place, revision)
+    if commit is not None and isdir(place / commit):
+        _refuse_incomplete(place / commit)
+        return place / commit
+    downloaded = Path("checkpoints") / str(name)
+    if isdir(downloaded):
+        _refuse_incomplete(downloaded)
+        _refuse_another(downloaded, revision)
+        return downloaded
+    at = "" if revision == MAIN else f" at revision {revision}"
+    config = architecture.find(str(name))
+    raise AbsentError(
+        Absence(
+            f"objective.model.name: {name!r} is not on this machine{at}, neither in {place} nor in "
+            f"{downloaded.absolute()}",
+            FETCH,
+            # Once as it was published, and once as litgpt reads it.
+            0 if config is None else 2 * architecture.BYTES * architecture.parameters(config),
+        )
+    )
+
+
+def _at_path(directory: Path, revision: str) -> Path:
+    if not isdir(directory):
+        raise AbsentError(
+            Absence(
+                "objective.model.path: expected the directory of a litgpt checkpoint, or of Hugging Face "
+                f"files, there is none at {directory.absolute()}"
+            )
+        )
+    if not isfile(directory / "lit_model.pth") and is_hugging_face(directory):
+        converted = conversion_of(directory)
+        if not isdir(converted):
+            raise AbsentError(
+                Absence(
+                    f"objective.model.path: {directory.absolute()} holds Hugging Face files, which are not "
+                    f"converted to litgpt's yet (they will be in {converted})",
+                    FETCH,
+                    sum(file.stat().st_size for file in weight_files(directory) if file.is_file()),
+                )
+            )
+        directory = converted
+    _refuse_incomplete(directory)
+    _refuse_another(directory, revision)
+    return directory
+
+
+def _refuse_incomplete(directory: Path) -> None:
+    absent = [
+        label
+        for label, names in CHECKPOINT_FILES.items()
+        if not any(isfile(directory / file) for file in names)
+    ]
+    if absent:
+        raise UnusableError(
+            f"objective.model: {directory.absolute()} is no complete litgpt checkpoint, it lacks "
+            f"{', '.join(absent)}"
+        )
+    sizes = read_json(directory / NOTE).get("files")
+    for file, size in sizes.items() if isinstance(sizes, dict) else ():
+        found = os.path.getsize(directory / file) if isfile(directory / file) else 0
+        if found != size:
+            raise UnusableError(
+                f"objective.model: {directory / file} has {found} bytes and was made with {size}: remove "
+                f"{directory} and run: {FETCH}"
+            )
+
+
+def _refuse_another(directory: Path, revision: str) -> None:
+    version = model_version(directory)
+    if revision not in (MAIN, version):
+        raise UnusableError(
+            f"objective.model.revision: expected {revision}, the checkpoint in {directory.absolute()} is of "
+            f"{version or 'an unknown commit'}"
+        )
+
+
+def model_version(directory: Path) -> str | None:
+    """What tells the checkpoint in `directory` from others: its commit on the hub, else a checksum.
+
+    The checksum is of the list of its tensors' CRC-32, which torch's format keeps: nothing large is read.
+    """
+    commit = downloaded_commit(directory)
+    if commit is not None:
+        return commit
+    try:
+        with zipfile.ZipFile(directory / "lit_model.pth") as file:
+            entries = sorted((e.filename, e.file_size, e.CRC) for e in file.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return None
+    return f"sha256:{hashlib.sha256(repr(entries).encode()).hexdigest()}"
+
+
+def downloaded_commit(directory: Path) -> str | None:
+    """The commit that `fractopt fetch`, or the hub's client, noted beside the files it downloaded.
+
+    None where there is no note, or where the files are of several commits.
+    """
+    commit = read_json(directory / NOTE).get("commit")
+    if isinstance(commit, str):
+        return commit
+    commits = set()
+    for note in directory.glob(".cache/huggingface/download/*.metadata"):
+        lines = note.read_text(encoding="utf-8", errors="replace").splitlines()
+        commits.add(lines[0].strip() if lines else "")
+    return commits.pop() or None if len(commits) == 1 else None
+
+
+# --- Hugging Face files
+
+
+def is_hugging_face(directory: Path) -> bool:
+    """Whether `directory` holds a model as `transformers` saves it."""
+    return isfile(directory / "config.json") and bool(weight_files(directory))
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The files in `directory` that hold the model's weights."""
+    names = sorted(entry.name for entry in directory.iterdir())
+    return [directory / name for name in choose_weights(names, lambda name: read_json(directory / name))]
+
+
+def choose_weights(names: Sequence[str], read: Callable[[str], dict[str, Any]]) -> list[str]:
+    """Which of the files `names` hold the weights of a model, safetensors where there are any.
+
+    `read` gives the table of a JSON file. Of several sets only the one that an index lists, or that has
+    the usual name: repositories may hold the weights once more in another format.
+    """
+    for usual in ("model" + _SAFE, "pytorch_model" + _PICKLED):
+        index = f"{usual}.index.json"
+        if index in names and isinstance(listed := read(index).get("weight_map"), dict) and listed:
+            return sorted({str(name) for name in listed.values()})
+        if usual in names:
+            return [usual]
+    safe = [name for name in names if name.endswith(_SAFE)]
+    return safe or [name for name in names if name.endswith(_PICKLED) and name != "training_args.bin"]
+
+
+def conversion_of(directory: Path) -> Path:
+    """Where the litgpt checkpoint made of the Hugging Face files in `directory` is kept."""
+    files = [(file.name, file.stat()) for file in weight_files(directory) if file.is_file()]
+    where = directory.resolve()
+    state = (str(where), [(name, found.st_size, found.st_mtime_ns) for name, found in files])
+    return (
+        home() / "models" / "local" / f"{where.name}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"
+    )
