@@ -10,6 +10,9 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import IO
+
+_PIECE = 1 << 22  # bytes read at a time
 
 
 def read_file(path: Path, most: int) -> bytes:
@@ -20,10 +23,19 @@ def read_file(path: Path, most: int) -> bytes:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        data = file.read(most + 1) if found.st_size <= most else b""
+        data = _read(file, most + 1) if found.st_size <= most else b""
     if found.st_size > most or len(data) > most:
         raise OSError(errno.EFBIG, f"longer than the {most} bytes that it may have", str(path))
     return data
+
+
+def _read(file: IO[bytes], most: int) -> bytes:
+    """Up to `most` bytes of `file`: piece by piece, as `read` takes memory for all that it might find."""
+    parts: list[bytes] = []
+    while most and (part := file.read(min(most, _PIECE))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
 
 
 def make_directory(path: Path) -> None:
@@ -48,3 +60,17 @@ def append_to(path: Path) -> int:
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return handle
+
+
+def remove_from(directory: Path, name: str) -> None:
+    """Remove the file `name`, where it is there, from `directory`; raises OSError.
+
+    A link in its place is removed itself; one in the place of the directory is an error.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.unlink(name, dir_fd=handle)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(handle)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from fractopt.archive.adapters import Adapters
 from fractopt.archive.history import History
 from fractopt.archive.result import surviving_result
 from fractopt.archive.store import Archive
@@ -83,8 +84,8 @@ class Ending:
 class Master:
     """One run: a Study, the workers behind `transport`, and the archive that outlives both.
 
-    `walltime_s` ends the run in time, counted from now. `on_turn` is called once a turn, for a
-    display.
+    `walltime_s` ends the run in time, counted from now. The weights of the best `keep_adapters` stay on
+    the disk, None where evaluations make none. `on_turn` is called once a turn, for a display.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Master:
         tests: TestPlan | None = None,
         stop: StopRule | None = None,
         walltime_s: float | None = None,
+        keep_adapters: int | None = None,
         on_turn: Callable[[Study, Crew], None] | None = None,
     ) -> None:
         self.study = study
@@ -109,6 +111,8 @@ class Master:
         self._tests = tests or TestPlan()
         self._stop_rule = stop or StopRule()
         self._walltime = Walltime(walltime_s, archive.history)
+        tested = self._tests.finalists if self._tests.when == "finalists" else 0
+        self._adapters = Adapters(archive.directory, archive.history, keep_adapters, tested)
         self._on_turn = on_turn
         self._again: deque[Trial] = deque()  # to be sent before anything new
         self._testing: set[int] = set()  # trials sent for their test metrics only
@@ -192,7 +196,8 @@ class Master:
             # A replicate that took no part in the choice is worth testing as it is: it is not run again.
             trial.kind is Kind.CONFIRM if self._tests.when == "finalists" else self._tests.when == "all"
         )
-        task = Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, test)
+        keep = self._adapters.wanted(trial.kind)
+        task = Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, test, keep)
         self.crew.begin(worker, task)
         self._begun = True
         return task
@@ -202,6 +207,7 @@ class Master:
         for line in self._reports:
             log.info("%s", line)
         self._reports.clear()
+        self._adapters.prune(over=self._ending is not None and self._ending.complete)
         self.archive.snapshot_if_due()
         if time.monotonic() >= self._next_board:
             self.archive.show(
@@ -314,6 +320,7 @@ class Master:
 
     def _end_attempt(self, message: Finished | Ended, how: str, text: str) -> None:
         self.crew.end(message.worker)
+        self._adapters.add(message.trial)
         self.archive.note(
             {
                 "record": "ended",
@@ -351,6 +358,7 @@ class Master:
 
     def _take_up(self) -> None:
         """After a fold: accept results that outlived their master, send the other running trials again."""
+        self._adapters.take_up()
         running = {trial.id: trial for trial in self.study.running}
         results = {number: surviving_result(self.archive.directory, t) for number, t in running.items()}
         for row in self.history.rows.values():
@@ -448,4 +456,7 @@ class Master:
     def _tested_line(self, trial: int, outcome: Outcome) -> str:
         names = self.history.manifest.objective.get("test_metrics", ())
         found = [f"{name} {outcome.metrics[name]:.6g}" for name in names if name in outcome.metrics]
-        return f"          trial {trial:3d} tested: {', '.join(found) or outcome.reason or outcome.status}"
+        said = f" [{outcome.reason}]" if found and outcome.message else ""
+        return (
+            f"          trial {trial:3d} tested: {', '.join(found) or outcome.reason or outcome.status}{said}"
+        )

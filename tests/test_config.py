@@ -94,6 +94,8 @@ abort_above = { rate = 0.5, after = 10 }
 gpus_per_worker = 1
 cpus = "share"
 reuse_process = true
+[output]
+keep_adapters = 3
 """
 
 
@@ -188,9 +190,13 @@ OF_PLAIN = {
     "workers.gpus_per_worker=2": "workers.gpus_per_worker: this version gives each worker one GPU; leave i",
     "trust.code=yes": "trust.code: expected true or false, got 'yes'",
     "schema=2": "schema: this version reads schema 1, got 2",
-    "output.keep_adapters=3": "output: unknown key; expected one of schema, run, optimizer, space, objecti",
+    "output.keep_adapters=3": "output.keep_adapters: the objective 'synthetic' makes no adapters; leave it",
+    "output.export=['peft']": "output.export: a run keeps adapters and exports none; leave it out, and when",
+    "output.keep=3": "output.keep: unknown key; expected one of keep_adapters",
 }
 OF_LORA = {
+    "output.keep_adapters=-1": "output.keep_adapters: expected at least 0, got -1",
+    "output.keep_adapters=0.5": "output.keep_adapters: expected a whole number, got 0.5",
     "optimizer.name=fractl": "optimizer.name: unknown optimizer 'fractl'; did you mean 'fractal'?",
     "objective.metric=hellaswag": "objective.metric: expected 'task/acc' or 'task/acc_norm' (for example",
     "objective.model.path=/x": "objective.model: expected either name or path, got both",

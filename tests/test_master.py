@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fractopt.archive import adapters
+from fractopt.archive.adapters import FILE, MARGIN
 from fractopt.archive.history import History
 from fractopt.archive.journal import JournalWriter
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.store import Archive, load
+from fractopt.foreign import remove_from
 from fractopt.master import Ending, FailurePolicy, Master, TestPlan
 from fractopt.objective.base import Evaluation, Report, UnusableError
 from fractopt.optimizer.stopping import StopRule
@@ -938,3 +941,90 @@ def test_with_when_all_every_evaluation_carries_its_test_metrics(tmp_path: Path)
     plain = load(tmp_path / "s")
     assert asked == [e.unit.tolist() for e in plain.events if isinstance(e, Asked) and e.kind is Kind.SEARCH]
     assert math.isfinite(history.best.value)  # type: ignore[union-attr]
+
+
+# --- kept adapters
+
+
+class Keeping(Bowl):
+    """The same, keeping weights that say whose they are; a test says whether it found them."""
+
+    def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
+        outcome = super().__call__(evaluation, report)
+        weights = b"weights of %d" % evaluation.id
+        if evaluation.kept is not None:
+            assert evaluation.kept == weights
+            return replace(outcome, message="as it was kept")
+        if evaluation.keep is not None:
+            evaluation.keep(weights)
+        return outcome
+
+
+def kept(directory: Path) -> set[int]:
+    return {int(path.parent.name) for path in directory.glob(f"evals/*/{FILE}")}
+
+
+def configurations(history: History) -> list[int]:
+    """The evaluated ones, best first."""
+    return [row.id for row in history.ranked(history.evaluations) if row.kind in (Kind.DEFAULT, Kind.SEARCH)]
+
+
+@pytest.mark.parametrize("turns", [1, 6, 10, 14, 17, 20, 1000])
+def test_the_adapters_of_the_best_are_there_at_any_moment_and_after_a_kill_at_any(
+    tmp_path: Path, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = TestPlan("finalists", 2)
+
+    def removed(directory: Path, name: str) -> None:
+        durable = load(tmp_path / "r")
+        assert configurations(durable) == configurations(master.history)
+        assert set(configurations(durable)[:2]) <= kept(tmp_path / "r") - {int(directory.name)}
+        remove_from(directory, name)
+
+    monkeypatch.setattr(adapters, "remove_from", removed)
+
+    def watch(study: Study, crew: object) -> None:
+        nonlocal turns
+        known = configurations(master.history)
+        assert set(known[:2]) <= kept(tmp_path / "r")
+        assert len(kept(tmp_path / "r") & set(known)) <= 2 * MARGIN + 1
+        turns -= 1
+        if turns == 0:
+            raise KeyboardInterrupt
+
+    master = Run(tmp_path / "r", tests=plan, bowl=Keeping()).master(keep_adapters=2, on_turn=watch)
+    if turns < 1000:
+        with pytest.raises(KeyboardInterrupt):
+            master.run()
+        master.archive.abandon()
+        master = Run(tmp_path / "r", tests=plan, bowl=Keeping()).master(keep_adapters=2, on_turn=watch)
+    assert master.run().complete
+    assert master.history.recommended is not None
+    recommended = master.history.recommended["trial"]
+    assert kept(tmp_path / "r") == {*configurations(master.history)[:2], recommended}
+    tests = master.history.tests
+    assert len(tests) == 4
+    assert {n for n, record in tests.items() if record["outcome"].get("message") == "as it was kept"} >= {
+        number for number in tests if number not in (0, recommended)
+    }
+
+
+def test_how_many_are_kept_may_change_when_a_run_goes_on(tmp_path: Path) -> None:
+    Run(tmp_path / "r", bowl=Keeping()).play(keep_adapters=3)
+    assert len(kept(tmp_path / "r")) == 3
+    history = Run(tmp_path / "r", bowl=Keeping(), budget=20).play(keep_adapters=1)[1]
+    assert history.recommended is not None
+    assert kept(tmp_path / "r") == {configurations(history)[0], history.recommended["trial"]}
+    Run(tmp_path / "r", bowl=Keeping()).play(keep_adapters=0)
+    assert kept(tmp_path / "r") == set()
+
+
+def test_the_log_says_what_a_test_was_made_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        tested = {**HIMMELBLAU, "test_metrics": ["test"]}
+        Run(tmp_path / "r", tests=TestPlan("finalists", 1), bowl=Keeping(), objective=tested).play(
+            keep_adapters=1
+        )
+    lines = [line for line in caplog.messages if "tested: test" in line]
+    assert len(lines) == 2
+    assert all(line.endswith("[as it was kept]") for line in lines)

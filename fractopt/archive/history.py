@@ -221,9 +221,14 @@ class History:
         """
         rows = [row for row in self.evaluations if row.outcome is not None and row.outcome.has_value]
         anchors = [row for row in rows if row.kind in (Kind.BASE, Kind.DEFAULT)]
-        others = [row for row in rows if row.kind is Kind.SEARCH]
+        others = self.ranked(row for row in rows if row.kind is Kind.SEARCH)
         first = self.recommended["trial"] if self.recommended else -1
-        return anchors + sorted(others, key=lambda row: (row.id != first, self._loss(row), row.id))[:count]
+        return anchors + sorted(others, key=lambda row: row.id != first)[:count]
+
+    def ranked(self, rows: Iterable[Row]) -> list[Row]:
+        """Those of `rows` that have a value, the best observed first; of equal ones the oldest."""
+        valued = [row for row in rows if row.outcome is not None and row.outcome.has_value]
+        return sorted(valued, key=lambda row: (self._loss(row), row.id))
 
     def _loss(self, row: Row) -> float:
         return self.manifest.sign * row.value

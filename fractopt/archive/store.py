@@ -3,7 +3,7 @@
 archive.h5   always a complete file, replaced atomically; alone it can be read and resumed
 journal/     one segment for each master; the truth while a run goes on
 run.toml     the resolved configuration        meta.json    versions, host, arguments
-evals/       logs and results, one folder for each evaluation
+evals/       logs, results and kept adapters, one folder for each evaluation
 LOCK         who runs it                       status.json  what the workers do just now
              (.LOCK.guard keeps two newcomers apart while one takes a dead master's LOCK over)
 *.damaged-N  what `fractopt repair` set aside

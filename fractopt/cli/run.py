@@ -188,6 +188,7 @@ def _master(config: Config, archive: Archive, transport: Transport, signals: _St
             tests=config.tests,
             stop=config.stop,
             walltime_s=config.walltime_s(),
+            keep_adapters=config.keep_adapters,
             on_turn=on_turn,
         )
         signals.stop(master)

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from fractopt.archive.manifest import MAX_INTEGERS, Manifest
 from fractopt.config.mistakes import ConfigError, Mistakes, one_of
-from fractopt.config.tables import File, RunTable
+from fractopt.config.tables import KEEP_ADAPTERS, File, RunTable
 from fractopt.master import FailurePolicy, TestPlan
 from fractopt.objective import registry as objectives
 from fractopt.objective.base import ObjectiveSettings
@@ -68,6 +68,7 @@ class Config:
     limits: Limits
     lease_s: float
     policy: FailurePolicy
+    keep_adapters: int | None  # None for an objective that makes none
     text: str  # the resolved configuration, as TOML
     settings: ObjectiveSettings  # of the objective, as they were given; `objective` has them pinned
     advice: Sequence[str]  # what the optimizer warns of
@@ -195,13 +196,16 @@ class _Checker:
 
     def config(self) -> Config:
         self.mistakes.refuse_secrets("", self.raw)
+        self._refuse_export(self.raw.get("output"))
         file = self.mistakes.validate(File, self.raw, ())
         space = self._space(self.raw.get("space"))
         optimizer_settings = self._optimizer(self.raw.get("optimizer"), space)
         kind, metric, direction, settings = self._objective(self.raw.get("objective"), space)
         default, projected = self._default(self.raw.get("default"))
         replicates = 0
+        keep_adapters = None
         if file is not None:
+            keep_adapters = self._keep_adapters(file.output.keep_adapters, kind)
             replicates = self._replicates(file.run)
             if "default" in file.run.anchors and file.default is None:
                 self.mistakes.say("run.anchors", 'asks for "default", but there is no [default] table')
@@ -249,7 +253,8 @@ class _Checker:
                 abort_rate=file.failure.abort_above.rate,
                 abort_after=file.failure.abort_above.after,
             ),
-            text=self._resolved(file, space, optimizer_settings),
+            keep_adapters=keep_adapters,
+            text=self._resolved(file, space, optimizer_settings, keep_adapters),
             settings=self.settings,
             advice=self.advice,
         )
@@ -415,6 +420,23 @@ class _Checker:
         self.pins = _changes(_plain(checked), pinned)
         return kind, metric, direction, pinned
 
+    def _refuse_export(self, table: Any) -> None:
+        if isinstance(table, dict) and table.pop("export", None) is not None:
+            self.mistakes.say(
+                "output.export",
+                "a run keeps adapters and exports none; leave it out, and when it has ended say "
+                "fractopt best RUN --save DIR",
+            )
+
+    def _keep_adapters(self, given: int | None, kind: str) -> int | None:
+        if kind == "lora":
+            return KEEP_ADAPTERS if given is None else given
+        if given is not None and kind:
+            self.mistakes.say(
+                "output.keep_adapters", f"the objective {kind!r} makes no adapters; leave it out"
+            )
+        return None
+
     def _replicates(self, run: RunTable) -> int:
         try:
             count = replicate_count(run.replicates, run.budget, len(run.anchors))
@@ -447,7 +469,9 @@ class _Checker:
                     self.mistakes.say(f"default.{name}", str(error).removeprefix(f"{name}: "))
         return values, {n: table[n] for n, v in values.items() if table[n] != v}
 
-    def _resolved(self, file: File, space: Space, optimizer_settings: Mapping[str, Any]) -> str:
+    def _resolved(
+        self, file: File, space: Space, optimizer_settings: Mapping[str, Any], keep_adapters: int | None
+    ) -> str:
         def dump(table: BaseModel) -> dict[str, Any]:
             return table.model_dump(exclude_none=True, mode="json", by_alias=True)
 
@@ -455,6 +479,7 @@ class _Checker:
         document["space"] = {name: _without_none(entry) for name, entry in space.as_dict().items()}
         document["optimizer"]["settings"] = _without_none(optimizer_settings)
         _merge(document["objective"], self.pins)
+        document["output"] = _without_none({"keep_adapters": keep_adapters})
         return tomli_w.dumps(document)
 
 

@@ -156,6 +156,15 @@ class WorkersTable(Table):
         return value
 
 
+KEEP_ADAPTERS = 3  # as many as there are finalists
+
+
+class OutputTable(Table):
+    """[output]: of how many of the best evaluations the adapter stays on the disk, 0 for none."""
+
+    keep_adapters: Count | None = None
+
+
 class TrustTable(Table):
     """[trust]: `code = true` allows the objective to import and run Python code of your own."""
 
@@ -175,6 +184,7 @@ class File(Table):
     stop: StopTable = StopTable()
     failure: FailureTable = FailureTable()
     workers: WorkersTable = WorkersTable()
+    output: OutputTable = OutputTable()
     trust: TrustTable = TrustTable()
 
     @field_validator("schema_")

@@ -6,7 +6,7 @@ can keep what is dear (a model, tokenised data) between evaluations. It knows no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,10 @@ class Evaluation:
     exists and may be written to; None where a caller keeps no files. `test` asks for the test
     metrics too, which the optimizer never sees. `seed` is what a replicate differs in from the evaluation
     it repeats: it must be used where `kind.is_replicate`, whatever else a user has fixed.
+
+    `keep`, where there is one, takes the weights that an evaluation which ends ok has made, and returns when
+    they are durable; it raises OSError. `kept` is what an earlier evaluation of this trial gave to it, for
+    a `test` that need not make them again.
     """
 
     id: int
@@ -32,6 +36,8 @@ class Evaluation:
     attempt: int = 0
     directory: Path | None = None
     test: bool = False
+    keep: Callable[[bytes], None] | None = None
+    kept: bytes | None = None
 
 
 class Report(Protocol):

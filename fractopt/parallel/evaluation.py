@@ -23,9 +23,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fractopt.archive.adapters import keep_adapter, read_adapter
 from fractopt.archive.result import keep_result, make_evaluation_directory
 from fractopt.foreign import append_to
 from fractopt.objective.base import Evaluation, Objective, Report, UnusableError
@@ -117,7 +119,15 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
         if directory is not None:
             place = make_evaluation_directory(directory, task.trial)
         evaluation = Evaluation(
-            task.trial, Kind(task.kind), task.params, task.seed, task.attempt, place, task.test
+            task.trial,
+            Kind(task.kind),
+            task.params,
+            task.seed,
+            task.attempt,
+            place,
+            task.test,
+            keep=partial(keep_adapter, place) if task.keep and place is not None else None,
+            kept=_kept(place) if task.test and place is not None else None,
         )
         outcome = _checked(objective(evaluation, report))
         if not outcome.seconds:
@@ -136,6 +146,14 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
         except OSError as error:  # the master takes it all the same
             _complain(f"the result could not be kept in {place}: {error}")
     return outcome
+
+
+def _kept(place: Path) -> bytes | None:
+    try:
+        return read_adapter(place)
+    except OSError as error:  # what it holds is made again
+        _complain(f"the adapter kept in {place} cannot be read: {error}")
+        return None
 
 
 def describe(error: BaseException) -> str:

@@ -50,7 +50,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Task:
-    """Master to worker: one attempt at one trial. Fields as in `objective.base.Evaluation`."""
+    """Master to worker: one attempt at one trial. Fields as in `objective.base.Evaluation`.
+
+    With `keep` it is to keep the weights that it makes.
+    """
 
     trial: int
     attempt: int
@@ -58,6 +61,7 @@ class Task:
     params: Mapping[str, Value]
     seed: int
     test: bool = False
+    keep: bool = False
     type: ClassVar[str] = "task"
 
 

@@ -2,13 +2,14 @@
 
 All of it in this process: the base weights, the tokenised data and the encoded questions stay in
 memory between evaluations, adapters are new in each, nothing is merged or converted, and only the
-per-question answers are written.
+per-question answers are written, and the adapter where it is to be kept.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from fractopt.objective.base import Evaluation, Report, UnusableError
 from fractopt.objective.lora import runtime
@@ -30,6 +31,7 @@ class LoraObjective:
     def __init__(self, settings: LoraSettings, clock: Callable[[], float] = time.perf_counter) -> None:
         runtime.prepare()
         # Not before `prepare`: these import torch, litgpt and lm-eval.
+        from fractopt.objective.lora.adapter import Kept
         from fractopt.objective.lora.data import Samples
         from fractopt.objective.lora.model import BaseModel
         from fractopt.objective.lora.score import InMemoryLM, Questions
@@ -39,6 +41,7 @@ class LoraObjective:
         self._clock = clock
         self._base = BaseModel(settings.model)
         self._trainer = Trainer(self._base, Samples(settings.data, self._base), settings.train, clock)
+        self._kept = Kept(settings, self._base)
         self._lm = InMemoryLM(self._base, settings.score.batch, clock)
         self._questions = {
             task: Questions(task, settings.score, self._lm)
@@ -62,6 +65,7 @@ class LoraObjective:
         """
         started = self._clock()
         metrics: dict[str, float] = {}
+        keep, note = None, ""
         if evaluation.kind is Kind.BASE:
             model = self._base.untuned()
         else:
@@ -69,7 +73,11 @@ class LoraObjective:
             fixed = self.settings.train.seed
             # A replicate with the seed that is fixed for the search would be the same number again.
             seed = evaluation.seed if fixed == "per-trial" or evaluation.kind.is_replicate else fixed
-            tuned = self._trainer(self.settings.train.hyperparameters(evaluation.params), seed, report)
+            point = self.settings.train.hyperparameters(evaluation.params)
+            tuned, note = self._kept.take_up(evaluation, point, seed)
+            if tuned is None:
+                tuned = self._trainer(point, seed, report)
+                keep = partial(self._kept.keep, evaluation, point, seed, tuned)
             model = tuned.model
             metrics |= {
                 "train/loss": tuned.loss,
@@ -94,12 +102,18 @@ class LoraObjective:
         metrics["seconds/score"] = self._lm.seconds
         if evaluation.directory is not None:
             write_answers(evaluation.directory, {metric: answers[metric] for metric in wanted})
+        note = (keep() if keep is not None else "") or note
 
-        del model
+        del model, keep
         self._evaluations += 1
         if self._evaluations % TRIM_EVERY == 0:
             runtime.trim_memory()
         value, stderr = accuracy(answers[self.settings.metric])
         return Outcome(
-            Status.OK, value=value, stderr=stderr, metrics=metrics, seconds=self._clock() - started
+            Status.OK,
+            value=value,
+            stderr=stderr,
+            metrics=metrics,
+            seconds=self._clock() - started,
+            message=note,
         )

@@ -1,0 +1,160 @@
+"""An adapter as it is kept: its weights, and beside them what they belong to.
+
+The form is safetensors: numbers behind a header, nothing that could be run. The header says which trial,
+training seed, hyperparameters and settings made the weights, on which base model; only an evaluation that
+agrees in all of it may use them in the place of a fine-tune.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from litgpt.lora import GPT, lora_filter
+
+from fractopt.objective.base import Evaluation
+from fractopt.objective.lora.hyperparameters import Hyperparameters
+from fractopt.objective.lora.model import BaseModel
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.train import FineTune
+
+ENDS = 64  # first and last numbers of each base weight that tell one checkpoint from another
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The trained weights of a fine-tune, by their names in litgpt's model, and what they belong to.
+
+    `origin` is in JSON's types; `loss` and `steps` as in `FineTune`.
+    """
+
+    origin: Mapping[str, Any]
+    loss: float
+    steps: int
+    weights: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, tuned: FineTune, origin: Mapping[str, Any]) -> Adapter:
+        weights = {name: weight.detach() for name, weight in _adapters(tuned.model).items()}
+        return cls(origin, tuned.loss, tuned.steps, weights)
+
+    def to_bytes(self) -> bytes:
+        """The adapter as one file."""
+        header = {"origin": self.origin, "loss": repr(self.loss), "steps": self.steps}
+        weights = {name: weight.cpu().contiguous() for name, weight in self.weights.items()}
+        return safetensors.torch.save(weights, {"fractopt": json.dumps(header)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Adapter:
+        """Inverse of `to_bytes`; raises ValueError for anything else."""
+        try:
+            weights = safetensors.torch.load(data)
+            length = int.from_bytes(data[:8], "little")
+            header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["fractopt"])
+            return cls(dict(header["origin"]), float(header["loss"]), int(header["steps"]), weights)
+        except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"it is no adapter of fractopt ({type(error).__name__}: {error})") from error
+
+    def put_into(self, model: GPT) -> None:
+        """Give these weights to `model`; raises ValueError where its adapters have other names or shapes."""
+        expected = {name: weight.shape for name, weight in _adapters(model).items()}
+        if {name: weight.shape for name, weight in self.weights.items()} != expected:
+            raise ValueError("its weights have other names or shapes than the model's adapters")
+        model.load_state_dict(self.weights, strict=False)
+
+
+class Kept:
+    """Keeps the adapters of fine-tunes of `base`, and takes them up again."""
+
+    def __init__(self, settings: LoraSettings, base: BaseModel) -> None:
+        self._settings = settings
+        self._base = base
+
+    def keep(self, evaluation: Evaluation, point: Hyperparameters, seed: int, tuned: FineTune) -> str:
+        """Keep the adapter, where it is to be kept; what went wrong in words, empty where nothing did.
+
+        A disk without room ends an evaluation elsewhere. Here its value is known, and worth more: without
+        the adapter one fine-tune is to be repeated at most, should it be among the best.
+        """
+        if evaluation.keep is None:
+            return ""
+        try:
+            evaluation.keep(Adapter.of(tuned, self._origin(evaluation, point, seed)).to_bytes())
+        except OSError as error:
+            return f"its adapter could not be kept: {error.strerror or error}"
+        return ""
+
+    def take_up(
+        self, evaluation: Evaluation, point: Hyperparameters, seed: int
+    ) -> tuple[FineTune | None, str]:
+        """The fine-tune whose adapter was kept, None where there is none of this very one; why, in words."""
+        if evaluation.kept is None:
+            again = evaluation.test and evaluation.attempt > 0
+            return None, "fine-tuned again, no adapter was kept" if again else ""
+        try:
+            adapter = Adapter.from_bytes(evaluation.kept)
+            if unlike := differences(self._origin(evaluation, point, seed), adapter.origin):
+                raise ValueError(f"it has another {', '.join(unlike)}")
+            model = self._base.with_adapters(point, seed)
+            adapter.put_into(model)
+        except ValueError as error:
+            return None, f"fine-tuned again, the kept adapter was of no use: {error}"
+        return FineTune(model, adapter.loss, adapter.steps, 0.0), "with the adapter that was kept"
+
+    def _origin(self, evaluation: Evaluation, point: Hyperparameters, seed: int) -> dict[str, Any]:
+        """What the weights of a fine-tune depend on; `seed` is the one that its training uses."""
+        said = {
+            "trial": evaluation.id,
+            "seed": seed,
+            "hyperparameters": asdict(point),
+            "model": asdict(self._settings.model),
+            "data": asdict(self._settings.data),
+            "train": asdict(self._settings.train),
+            "precision": self._base.precision,
+            "base": self._base_digest,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(said))
+        return plain
+
+    @cached_property
+    def _base_digest(self) -> str:
+        return digest(self._base.directory)
+
+
+def digest(directory: Path) -> str:
+    """Of the base model in the checkpoint `directory`.
+
+    It covers the names, shapes and types of all weights and some numbers of each: it tells checkpoints
+    apart that share a name, for the price of two pages a weight.
+    """
+    weights = torch.load(directory / "lit_model.pth", mmap=True, weights_only=True, map_location="cpu")
+    weights = weights.get("model", weights)
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        weight = weights[name]
+        flat = weight.reshape(-1)
+        found.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        found.update(torch.cat([flat[:ENDS], flat[-ENDS:]]).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def differences(mine: Any, other: Any, prefix: str = "") -> list[str]:
+    """The dotted keys in which two origins differ."""
+    if isinstance(mine, Mapping) and isinstance(other, Mapping):
+        return [
+            line
+            for key in [*mine, *(key for key in other if key not in mine)]
+            for line in differences(mine.get(key), other.get(key), f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [] if mine == other else [prefix]
+
+
+def _adapters(model: GPT) -> dict[str, torch.Tensor]:
+    return {name: weight for name, weight in model.state_dict().items() if lora_filter(name, weight)}
