@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import time
@@ -19,9 +18,9 @@ from pydantic import BaseModel
 
 from fractopt.archive.manifest import MAX_INTEGERS, Manifest
 from fractopt.config.mistakes import ConfigError, Mistakes, one_of
+from fractopt.config.objective import ObjectiveTable, plain, read_objective
 from fractopt.config.tables import KEEP_ADAPTERS, File, RunTable
 from fractopt.master import FailurePolicy, TestPlan
-from fractopt.objective import registry as objectives
 from fractopt.objective.base import ObjectiveSettings
 from fractopt.optimizer import registry as optimizers
 from fractopt.optimizer.base import Optimizer
@@ -186,11 +185,8 @@ class _Checker:
         self.source = source
         self.raw = raw
         self.mistakes = Mistakes(has_test_table="test" in raw)
-        self.settings: ObjectiveSettings | None = None
-        self.pins: dict[str, Any] = {}  # what of them is known only now, such as the commit of a branch
         self.advice: list[str] = []
-        self.deterministic = False
-        self.foreign_code = ""
+        self.objective = ObjectiveTable()
         self._integers = 0  # of the space, all parameters together
         self._parameters: dict[str, Parameter | None] = {}  # of the space; None for one with a mistake
 
@@ -200,28 +196,24 @@ class _Checker:
         file = self.mistakes.validate(File, self.raw, ())
         space = self._space(self.raw.get("space"))
         optimizer_settings = self._optimizer(self.raw.get("optimizer"), space)
-        kind, metric, direction, settings = self._objective(self.raw.get("objective"), space)
+        self.objective = read_objective(self.raw, space, self.mistakes)
         default, projected = self._default(self.raw.get("default"))
         replicates = 0
         keep_adapters = None
         if file is not None:
-            keep_adapters = self._keep_adapters(file.output.keep_adapters, kind)
+            keep_adapters = self._keep_adapters(file.output.keep_adapters, self.objective.kind)
             replicates = self._replicates(file.run)
             if "default" in file.run.anchors and file.default is None:
                 self.mistakes.say("run.anchors", 'asks for "default", but there is no [default] table')
-            if kind != "lora" and "base" in file.run.anchors:
+            if self.objective.no_base and "base" in file.run.anchors:
+                self.mistakes.say("run.anchors", f'"base" is the untuned model: {self.objective.no_base}')
+            foreign = self.objective.foreign_kind or self.objective.foreign_code
+            if foreign and not file.trust.code:
                 self.mistakes.say(
-                    "run.anchors", f'"base" is the untuned model; the objective {kind!r} has none'
+                    "objective.kind" if self.objective.foreign_kind else "objective",
+                    f"{foreign} runs code of yours: allow it with --trust-code, or code = true under [trust]",
                 )
-            if (kind == "python" or self.foreign_code) and not file.trust.code:
-                key, what = (
-                    ("objective.kind", '"python"') if kind == "python" else ("objective", self.foreign_code)
-                )
-                self.mistakes.say(
-                    key,
-                    f"{what} runs code of yours: allow it with --trust-code, or code = true under [trust]",
-                )
-        if self.mistakes.lines or file is None or space is None or self.settings is None:
+        if self.mistakes.lines or file is None or space is None or self.objective.given is None:
             raise ConfigError(str(self.source), self.mistakes.lines)
         return Config(
             source=self.source,
@@ -230,13 +222,13 @@ class _Checker:
             projected=projected,
             run=file.run,
             replicates=replicates,
-            deterministic=self.deterministic,
-            foreign_code=self.foreign_code,
+            deterministic=self.objective.deterministic,
+            foreign_code=self.objective.foreign_code,
             optimizer=file.optimizer.name,
             optimizer_settings=optimizer_settings,
-            objective={"kind": kind, **settings},
-            metric=metric,
-            direction=direction,
+            objective={"kind": self.objective.kind, **self.objective.settings},
+            metric=self.objective.metric,
+            direction=self.objective.direction,
             tests=TestPlan(file.test.when if file.test.metrics else "never", file.test.finalists),
             stop=StopRule(file.stop.target, file.stop.patience),
             limits=Limits(
@@ -255,7 +247,7 @@ class _Checker:
             ),
             keep_adapters=keep_adapters,
             text=self._resolved(file, space, optimizer_settings, keep_adapters),
-            settings=self.settings,
+            settings=self.objective.given,
             advice=self.advice,
         )
 
@@ -350,7 +342,7 @@ class _Checker:
             return {}
         if space is not None and not reason:
             self._try_out(cls, space, checked)
-        return _plain(checked)
+        return plain(checked)
 
     def _try_out(self, cls: type[Optimizer], space: Space, settings: Any) -> None:
         """Some mistakes show only where settings, space and budget meet, such as a grid too large."""
@@ -368,57 +360,6 @@ class _Checker:
                 optimizer.apply(Budget(budget, max(budget - len(anchors), 0)))
         except ValueError as error:
             self.mistakes.say_of("optimizer.settings", cls.Settings, str(error))
-
-    def _objective(
-        self, table: Any, space: Space | None
-    ) -> tuple[str, str, Literal["minimize", "maximize"], dict[str, Any]]:
-        nothing: dict[str, Any] = {}
-        if not isinstance(table, dict):
-            return "", "", "minimize", nothing
-        settings = dict(table)
-        kind = settings.pop("kind", None)
-        if not isinstance(kind, str) or kind not in objectives.OBJECTIVES:
-            self.mistakes.say("objective.kind", one_of(objectives.OBJECTIVES, kind))
-            return "", "", "minimize", nothing
-        cls = objectives.settings_type(kind)
-        takes_metric = any(f.name == "metric" for f in dataclasses.fields(cls))
-        metric = (
-            str(settings.get("metric", "value")) if takes_metric else str(settings.pop("metric", "value"))
-        )
-        direction = settings.pop("direction", "maximize" if kind == "lora" else "minimize")
-        if direction not in ("minimize", "maximize"):
-            self.mistakes.say("objective.direction", f'expected "minimize" or "maximize", got {direction!r}')
-        test = self.raw.get("test")
-        metrics = test.get("metrics", []) if isinstance(test, dict) else []
-        if settings.pop("test_metrics", None) is not None:
-            self.mistakes.lines.append("objective.test_metrics: belongs under [test], as metrics")
-        if metrics and kind == "lora":
-            settings["test_metrics"] = metrics
-        elif metrics:
-            self.mistakes.say(
-                "test.metrics", f"the objective {kind!r} has no test metrics; leave the table out"
-            )
-        checked: ObjectiveSettings | None = self.mistakes.validate_settings(cls, settings, ("objective",))
-        if checked is not None and space is not None:
-            for mistake in checked.mistakes(space):
-                name, colon, rest = mistake.partition(": ")
-                if colon and name.startswith("objective."):
-                    self.mistakes.say(name, rest)
-                else:
-                    of_one = bool(colon) and name in space.names
-                    self.mistakes.say(f"space.{name}" if of_one else "space", rest if of_one else mistake)
-        train = table.get("train")
-        for name in self._parameters:
-            if isinstance(train, dict) and name in train:
-                self.mistakes.say(f"objective.train.{name}", "is searched in [space]; leave one of them out")
-        self.settings = checked
-        self.foreign_code = "" if checked is None else checked.foreign_code
-        self.deterministic = checked is not None and checked.repeats_exactly
-        if checked is None:
-            return kind, metric, direction, nothing
-        pinned = _plain(checked.pinned())
-        self.pins = _changes(_plain(checked), pinned)
-        return kind, metric, direction, pinned
 
     def _refuse_export(self, table: Any) -> None:
         if isinstance(table, dict) and table.pop("export", None) is not None:
@@ -443,7 +384,7 @@ class _Checker:
         except ValueError as error:
             self.mistakes.say("run.replicates", str(error))
             return 0
-        if count and self.deterministic:
+        if count and self.objective.deterministic:
             self.advice.append(
                 "run.replicates: this objective has no noise, so a replicate gives the same value again; "
                 "leave it out"
@@ -478,24 +419,9 @@ class _Checker:
         document = dump(file)
         document["space"] = {name: _without_none(entry) for name, entry in space.as_dict().items()}
         document["optimizer"]["settings"] = _without_none(optimizer_settings)
-        _merge(document["objective"], self.pins)
+        _merge(document["objective"], self.objective.pins)
         document["output"] = _without_none({"keep_adapters": keep_adapters})
         return tomli_w.dumps(document)
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    """A dataclass as JSON has it: tuples become lists, so that it compares equal after a round trip."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
-    return plain
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `new` is not as in `old`: tables in tables, of the same keys."""
-    found: dict[str, Any] = {}
-    for name, value in new.items():
-        if value != old[name]:
-            found[name] = _changes(old[name], value) if isinstance(value, dict) else value
-    return found
 
 
 def _merge(table: dict[str, Any], changes: Mapping[str, Any]) -> None:

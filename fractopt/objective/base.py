@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from fractopt.space import Space, Value
 from fractopt.trial import Kind, Outcome
@@ -57,35 +57,52 @@ class Objective(Protocol):
 
 
 class ObjectiveSettings(Protocol):
-    """What a user may say about an objective: a frozen dataclass, importable without heavy packages."""
+    """What a user may say about an objective: a frozen dataclass, importable without heavy packages.
+
+    A field `metric` takes the name of what is optimised, a field `test_metrics` the names that [test] gives.
+    `objective` is "module:Class" of what is called with these settings, in the evaluation process only;
+    `runs_foreign_code` says that whatever they are, an evaluation executes code of the user's, as it does for
+    every objective of another package. The class may be derived from this one, for what is not said below.
+    """
+
+    objective: ClassVar[str]
+    runs_foreign_code: ClassVar[bool] = False
+
+    @property
+    def no_base(self) -> str:
+        """Why there is no untuned model to evaluate, in words; "" where there is one."""
+        return "it has none"
 
     @property
     def repeats_exactly(self) -> bool:
         """Whether a configuration has the same value whatever the seed: replicates tell nothing then."""
-        ...
+        return False
 
     @property
     def foreign_code(self) -> str:
         """What of the user's own code an evaluation executes, in words; "" for none. It needs trust.code."""
-        ...
+        return ""
 
     def mistakes(self, space: Space) -> list[str]:
-        """What cannot work, beyond the ranges of single fields: one line each, such as "name: why"."""
-        ...
+        """What cannot work, beyond the ranges of single fields: one line each, such as "name: why".
+
+        `name` is that of a parameter or of a field, or a dotted key that begins with "objective.".
+        """
+        return []
 
     def absences(self, thorough: bool = False) -> list[Absence]:
         """What this machine lacks to run it (a checkpoint, a data file).
 
         `thorough` also looks for what takes seconds to find out, and an evaluation process would find soon.
         """
-        ...
+        return []
 
     def pinned(self) -> ObjectiveSettings:
         """The same settings with what names stand for on this machine now: a branch becomes its commit.
 
         That is what a run is archived with and its evaluation processes are told, on every node.
         """
-        ...
+        return self
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from fractopt.objective.base import Absence, Evaluation, Report, UnusableError
 from fractopt.space import Space
@@ -25,6 +25,8 @@ class PythonSettings:
     """
 
     function: str
+    objective: ClassVar[str] = "fractopt.objective.python:PythonFunction"
+    runs_foreign_code: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         module, colon, function = self.function.partition(":")
@@ -33,6 +35,10 @@ class PythonSettings:
             raise ValueError(
                 f'function: expected "module:function", such as "mypackage.train:loss", got {self.function!r}'
             )
+
+    @property
+    def no_base(self) -> str:
+        return "a Python function has none"
 
     @property
     def repeats_exactly(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -28,6 +29,8 @@ class SyntheticSettings:
     shift_seed: int | None = None
     noise: float = 0.0
     sleep: float = 0.0
+    objective: ClassVar[str] = "fractopt.objective.synthetic:Synthetic"
+    runs_foreign_code: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         function = find(self.function)
@@ -38,6 +41,10 @@ class SyntheticSettings:
                 raise ValueError(f"{name}: expected a finite number >= 0, got {number!r}")
         if self.shift_seed is not None and self.shift_seed < 0:
             raise ValueError(f"shift_seed: expected an integer >= 0, got {self.shift_seed}")
+
+    @property
+    def no_base(self) -> str:
+        return "a test function has none"
 
     @property
     def repeats_exactly(self) -> bool:

@@ -131,8 +131,9 @@ def _compare(history: History, directory: Path, metric: str, subject: Row, ancho
         stderr, questions = paired_difference(ours, theirs)[1], len(ours)
     # The default was fine-tuned once, with a seed of its own; the base model has none.
     trained = 1.0 / len(rows) + (1.0 if anchor.kind is Kind.DEFAULT else 0.0)
-    # Test metrics are accuracies: more is better, whatever the search minimised.
-    sign = -history.manifest.sign if searched else 1.0
+    # A fine-tune's test metrics are accuracies, whatever the search minimised; those of another objective are
+    # told by it, and taken to be of the kind that it optimises.
+    sign = 1.0 if asks and not searched else -history.manifest.sign
     return Comparison(
         metric,
         anchor.kind,

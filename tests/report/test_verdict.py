@@ -281,6 +281,9 @@ def test_a_search_that_minimises_is_better_where_it_is_lower(tmp_path: Path) -> 
     # a test metric is an accuracy all the same
     both = history(trained(best=0.1), direction="minimize", tests=["test/acc"])
     assert [c.difference for c in comparisons(both, tmp_path, 3)] == pytest.approx([0.2, -0.2, 0.4, -0.4])
+    # and that of another objective is taken for what it optimises
+    command = history(trained(best=0.1), kind="command", direction="minimize", tests=["test/acc"])
+    assert [c.difference for c in comparisons(command, tmp_path, 3)] == pytest.approx([0.2, 0.2, 0.4, 0.4])
     assert recommended_now(run) is not None
     assert recommended_now(run).mean == pytest.approx(0.1, abs=0.15)  # type: ignore[union-attr]
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fractopt.objective.base import Absence, UnusableError
 from fractopt.objective.lora.absences import (
@@ -213,6 +213,8 @@ class LoraSettings:
     train: Train = field(default_factory=Train)
     score: Score = field(default_factory=Score)
     test_metrics: tuple[str, ...] = ()
+    objective: ClassVar[str] = "fractopt.objective.lora.objective:LoraObjective"
+    runs_foreign_code: ClassVar[bool] = False  # but see foreign_code
 
     def __post_init__(self) -> None:
         split_metric(self.metric)
@@ -221,6 +223,10 @@ class LoraSettings:
                 split_metric(metric)
             except ValueError as error:
                 raise ValueError(str(error).replace("metric:", "test_metrics:", 1)) from None
+
+    @property
+    def no_base(self) -> str:
+        return ""
 
     @property
     def repeats_exactly(self) -> bool:
