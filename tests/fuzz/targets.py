@@ -32,8 +32,9 @@ from fractopt.archive.store import Archive, load
 from fractopt.cli.main import main
 from fractopt.config.mistakes import ConfigError
 from fractopt.config.read import read_config
+from fractopt.objective.command.reply import read_outcome
 from fractopt.optimizer.study import Study
-from fractopt.parallel.message import decode, encode
+from fractopt.parallel.message import Finished, decode, encode
 from fractopt.report.status import status, status_lines
 from fractopt.report.tables import as_csv, row_lines
 from fractopt.report.verdict import recommended, recommended_now, verdict_lines
@@ -191,6 +192,39 @@ class Results(Target):
         if outcome is not None:
             json.dumps(outcome.to_json(), allow_nan=False)
         return outcome is not None
+
+
+class Replies(Target):
+    name = "replies"
+    claim = "outcome.json of a user's program is taken, or refused by ValueError"
+
+    def prepare(self, folder: Path) -> None:
+        super().prepare(folder)
+        self.records: list[dict[str, Any]] = [
+            {
+                "value": 0.25,
+                "stderr": 0.01,
+                "status": "ok",
+                "metrics": {"acc": 0.5, "f1": 1},
+                "message": "fine",
+            },
+            {"status": "diverged", "message": "the loss became nan"},
+        ]
+
+    def make(self, rng: random.Random) -> Any:
+        record = rng.choice(self.records)
+        if rng.random() < 0.4:
+            return damaged(rng, json.dumps(record).encode(), rng.choice((1, 1, 3)))
+        return as_json(rng, restructured(rng, record, rng.choice((1, 1, 2))))
+
+    def read(self, given: Any) -> bool:
+        (self.folder / "outcome.json").write_bytes(given)
+        try:
+            outcome = read_outcome(self.folder / "outcome.json", ("acc",), asked=True)
+        except ValueError as error:
+            return in_words(error)
+        encode(Finished(1, 0, 0, outcome, 1.0))
+        return True
 
 
 class Journals(Target):
@@ -456,5 +490,5 @@ def _plain(optimizer: str) -> dict[str, Any]:
 
 TARGETS: dict[str, type[Target]] = {
     target.name: target
-    for target in (Messages, Results, Files, Configurations, Archives, Journals, CommandLines)
+    for target in (Messages, Results, Replies, Files, Configurations, Archives, Journals, CommandLines)
 }
