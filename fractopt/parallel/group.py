@@ -6,6 +6,10 @@ reaches no process it started in turn, and arrives before anything in the proces
 (a thread watching a pipe for EOF lost that race in 8 of 10 trials). So the group is led by a guard:
 a shell that holds the reading end of a pipe whose only writing end is ours, and kills its whole
 group on EOF. It is there before the evaluation process is.
+
+What an evaluation starts in a session of its own, as torchrun does, belongs to it all the same: a mark in its
+environment tells, and it is counted, signalled and waited for. Only the guard does not reach it, where the
+rank itself was killed.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +31,7 @@ _FOREIGN = {
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
     *("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_PROCID", "SLURM_LOCALID"),
 }
+_MARK = "FRACTOPT_EVALUATION_GROUP"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -51,6 +57,9 @@ class ProcessGroup:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
+        mark = uuid.uuid4().hex
+        self._mark = f"{_MARK}={mark}".encode()
+        environment = {**environment, _MARK: mark}
         life_read, self._life = os.pipe()
         control_read, self._control = os.pipe()
         self._results, results_write = os.pipe()
@@ -146,7 +155,7 @@ class ProcessGroup:
 
     def resident_of_all(self) -> int:
         """Bytes of memory that the processes of the group hold, what they share counted for each."""
-        return sum(map(_resident, _members(self.id) or ()))
+        return sum(map(_resident, _members(self.id, self._mark) or ()))
 
     def dismiss(self) -> None:
         """Ask an idle evaluation process to leave by itself, through EOF on its control pipe."""
@@ -155,28 +164,35 @@ class ProcessGroup:
             self._control, self._pending = -1, b""
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to every process of the group."""
+        """Send a signal to every process of the group, and to those it started outside."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.id, number)
+        for pid, group in (_members(self.id, self._mark) or {}).items():
+            if group != self.id:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
 
     def deserted(self) -> bool:
         """Whether the guard is all that is left."""
-        members = _members(self.id)
-        return self.returncode() is not None and (members is None or members <= {self.id})
+        members = _members(self.id, self._mark)
+        return self.returncode() is not None and (members is None or set(members) <= {self.id})
 
     def gone(self) -> bool:
         """Whether no process of the group is left alive; true some time after it got SIGKILL."""
         self._process.poll()
         self._guard.poll()
+        members = _members(self.id, self._mark)
+        if members is not None:
+            # A zombie whose new parent does not reap it (PID 1 of many containers) stays for ever and
+            # keeps its group in existence, but holds no memory and no device.
+            return not members
         try:
             os.killpg(self.id, 0)
         except ProcessLookupError:
             return True
         except PermissionError:
-            return False
-        # A zombie whose new parent does not reap it (PID 1 of many containers) stays for ever and
-        # keeps its group in existence, but holds no memory and no device.
-        return _members(self.id) == set()
+            pass
+        return False
 
     def close(self) -> None:
         """Release the pipes of a group that is gone, and its process numbers."""
@@ -197,15 +213,20 @@ def _resident(pid: int) -> int:
         return 0
 
 
-def _members(group: int) -> set[int] | None:
-    """The processes of `group` that are no zombies; None where there is no /proc to tell."""
+def _members(group: int, mark: bytes) -> dict[int, int] | None:
+    """The process groups of the processes that are in `group` or have the `mark` in their environment.
+
+    Zombies are none; None where there is no /proc to tell.
+    """
     entries = list(Path("/proc").glob("[0-9]*/stat"))
     if not entries:
         return None
-    members = set()
+    members = {}
     for entry in entries:
-        with suppress(OSError):  # it ended while we looked
+        with suppress(OSError):  # it ended while we looked, or is another user's
             state, _, of = entry.read_text(errors="replace").rpartition(")")[2].split()[:3]
-            if int(of) == group and state not in "ZX":
-                members.add(int(entry.parent.name))
+            if state in "ZX":
+                continue
+            if int(of) == group or mark in (entry.parent / "environ").read_bytes().split(b"\0"):
+                members[int(entry.parent.name)] = int(of)
     return members

@@ -85,6 +85,13 @@ class Scripted:
         time.sleep(x)
         return self.do_return(task, report, x)
 
+    def do_estrange(self, task: Evaluation, report: Report, x: float) -> Outcome:
+        """As torchrun: leave a process behind in a session of its own that ignores SIGTERM, and sleep."""
+        code = "trap '' TERM; while :; do sleep 1; done"
+        subprocess.Popen(["/bin/sh", "-c", code], start_new_session=True)
+        time.sleep(x)
+        return self.do_return(task, report, x)
+
     def do_grow(self, task: Evaluation, report: Report, x: float) -> Outcome:
         """Keep x more MB."""
         self.kept.append(b"x" * int(x * 1e6))
@@ -93,7 +100,8 @@ class Scripted:
     def do_swell(self, task: Evaluation, report: Report, x: float) -> Outcome:
         """Hold x MB in a child process, and wait."""
         code = f"import time; held = b'x' * int({x}e6); time.sleep(60)"
-        subprocess.run([sys.executable, "-c", code], check=True)
+        own = "own session" in task.params
+        subprocess.run([sys.executable, "-c", code], check=True, start_new_session=own)
         raise AssertionError
 
     def do_print(self, task: Evaluation, report: Report, x: float) -> Outcome:

@@ -71,8 +71,8 @@ class Watched:
             time.sleep(0.002)
         raise AssertionError(f"no {types} within {PATIENCE_S} s")
 
-    def run(self, do: str, x: float = 0.0, trial: int = 0) -> Finished | Ended:
-        self.supervisor.send(Task(trial, 0, "search", {"do": do, "x": x}, 7))
+    def run(self, do: str, x: float = 0.0, trial: int = 0, **more: Any) -> Finished | Ended:
+        self.supervisor.send(Task(trial, 0, "search", {"do": do, "x": x, **more}, 7))
         message = self.until(Finished, Ended)
         assert isinstance(message, (Finished, Ended))
         return message
@@ -108,10 +108,11 @@ def test_a_process_that_grows_is_replaced(monkeypatch: pytest.MonkeyPatch) -> No
         assert pids[3] != pids[0]
 
 
-def test_what_an_evaluation_and_its_children_hold_is_limited() -> None:
+@pytest.mark.parametrize("outside", [{}, {"own session": True}])
+def test_what_an_evaluation_and_its_children_hold_is_limited(outside: dict[str, bool]) -> None:
     with Watched(memory_bytes=300_000_000) as watched:
         first = watched.pid()
-        ended = watched.run("swell", 400.0, trial=1)
+        ended = watched.run("swell", 400.0, trial=1, **outside)
         assert isinstance(ended, Finished)
         assert ended.outcome.status is Status.OOM
         assert ended.outcome.message.endswith("GB of memory, more than the 0.3 GB allowed")
@@ -151,10 +152,11 @@ def test_a_process_killed_from_outside_is_replaced() -> None:
         assert watched.pid() != idle
 
 
-def test_what_an_evaluation_started_ends_with_it(mark: str) -> None:
+@pytest.mark.parametrize("do", ["orphan", "estrange"])
+def test_what_an_evaluation_started_ends_with_it(mark: str, do: str) -> None:
     """A grandchild that ignores SIGTERM is gone before the attempt is over."""
     with Watched(timeout_s=2.0) as watched:
-        message = watched.run("orphan", 60)
+        message = watched.run(do, 60)
         assert isinstance(message, Finished)
         assert message.outcome.status is Status.TIMEOUT
         assert "longer than the timeout of 2 s" in message.outcome.message
