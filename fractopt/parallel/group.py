@@ -8,8 +8,7 @@ a shell that holds the reading end of a pipe whose only writing end is ours, and
 group on EOF. It is there before the evaluation process is.
 
 What an evaluation starts in a session of its own, as torchrun does, belongs to it all the same: a mark in its
-environment tells, and it is counted, signalled and waited for. Only the guard does not reach it, where the
-rank itself was killed.
+environment tells, and it is counted, signalled and waited for, and found by the guard too.
 """
 
 from __future__ import annotations
@@ -25,13 +24,25 @@ from typing import IO
 
 from fractopt.parallel.message import MAX_BYTES
 
-_GUARD = ("/bin/sh", "-c", "trap '' HUP INT TERM; read -r _; kill -KILL 0", "fractopt-guard")
 _FOREIGN_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI", "HYDRA_", "HYDI_", "SLURM_STEP_")
 _FOREIGN = {
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
     *("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_PROCID", "SLURM_LOCALID"),
 }
 _MARK = "FRACTOPT_EVALUATION_GROUP"
+# Twice: what is about to be killed may start one more. The group comes last, as the guard is one of it.
+_GUARD_SCRIPT = f"""
+trap '' HUP INT TERM
+read -r _
+for _ in 1 2; do
+    for found in $(grep -lsaF "{_MARK}=${_MARK}" /proc/[0-9]*/environ); do
+        pid=${{found#/proc/}} pid=${{pid%/environ}}
+        [ "$pid" = $$ ] || kill -KILL "$pid" 2> /dev/null
+    done
+done
+kill -KILL 0
+"""
+_GUARD = ("/bin/sh", "-c", _GUARD_SCRIPT, "fractopt-guard")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
