@@ -1,14 +1,15 @@
-"""The fine-tuning data, tokenised once and kept; batches in the order `litgpt finetune_lora` takes them."""
+"""The fine-tuning data, tokenised once and kept, and the order in which `litgpt finetune_lora` takes them."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
-from litgpt.data import SFTDataset, get_sft_collate_fn
+from litgpt.data import SFTDataset
 from litgpt.prompts import prompt_styles
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, random_split
 
 from fractopt.objective.base import UnusableError
@@ -16,12 +17,13 @@ from fractopt.objective.lora import records, settings
 from fractopt.objective.lora.model import BaseModel
 from fractopt.objective.lora.records import Record
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # token ids (b, T) and labels (b, T)
+Sample: TypeAlias = Mapping[str, torch.Tensor]  # "input_ids" (T,), "labels" (T,), and more of litgpt's
+Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # token ids (b, T) and labels (b, T)
 IGNORED = -100  # the label of a token that has no part in the loss
 
 
 class Samples:
-    """Tokenised samples, and the batches made of them.
+    """Tokenised samples, kept: those to train on, `count` of `lengths` tokens, and those set aside.
 
     `longest` is the length in tokens of the longest sample, the validation part included, as litgpt
     counts it. Raises UnusableError for data that are missing, malformed or too long for the model.
@@ -36,9 +38,10 @@ class Samples:
         train, validation = (_tokenised(part, data, base) for part in split(data))
         if not train:
             raise UnusableError("objective.data: there is no sample to train on")
-        self._train = train
-        self._seed = data.split_seed
+        self.train, self.validation = train, validation
         self.count = len(train)
+        self.lengths = [len(sample["input_ids"]) for sample in train]
+        self._seed = data.split_seed
         self.longest = max(len(sample["input_ids"]) for sample in (*train, *validation))
         if self.longest > base.block_size:
             raise UnusableError(
@@ -46,30 +49,29 @@ class Samples:
                 f"the longest sample has {self.longest}"
             )
 
-    def batches(self, size: int, epochs: int) -> Iterator[Batch]:
-        """Batches of `size` samples through `epochs` epochs, each epoch in an order of its own.
+    def order(self, size: int, epochs: int) -> Iterator[list[int]]:
+        """Indices of `size` samples at a time through `epochs` epochs, each in an order of its own.
 
-        The order is a function of the split seed alone, never of the training's random numbers.
+        litgpt's order, a function of the split seed alone; the last batch of an epoch may be smaller.
         """
-        loader: DataLoader[Any] = DataLoader(
-            self._train,  # type: ignore[arg-type]
+        loader: DataLoader[list[int]] = DataLoader(
+            range(self.count),  # type: ignore[arg-type]
             batch_size=size,
             shuffle=True,
             generator=torch.Generator().manual_seed(self._seed),
-            collate_fn=get_sft_collate_fn(ignore_index=IGNORED),
+            collate_fn=list,
             num_workers=0,  # workers would be forks of a process that may belong to an MPI job
         )
         for _ in range(epochs):
-            for batch in loader:
-                yield batch["input_ids"], batch["labels"]
+            yield from loader
 
-    def longest_batch(self, size: int) -> Batch:
-        """A batch of `size` copies of the longest training sample: no batch needs more memory."""
-        sample = max(self._train, key=lambda sample: len(sample["input_ids"]))
-        return sample["input_ids"].repeat(size, 1), sample["labels"].repeat(size, 1)
 
-    def batches_per_epoch(self, size: int) -> int:
-        return -(-self.count // size)
+def batch(samples: Sequence[Sample], indices: Iterable[int]) -> Batch:
+    """Those of `samples`, padded at the right to the longest of them."""
+    chosen = [samples[i] for i in indices]
+    ids = pad_sequence([sample["input_ids"] for sample in chosen], batch_first=True)
+    labels = [sample["labels"] for sample in chosen]
+    return ids, pad_sequence(labels, batch_first=True, padding_value=IGNORED)
 
 
 def split(data: settings.Data) -> tuple[Sequence[Record], Sequence[Record]]:
@@ -100,7 +102,7 @@ def split(data: settings.Data) -> tuple[Sequence[Record], Sequence[Record]]:
     return train, validation
 
 
-def _tokenised(part: Sequence[Record], data: settings.Data, base: BaseModel) -> list[dict[str, Any]]:
+def _tokenised(part: Sequence[Record], data: settings.Data, base: BaseModel) -> list[Sample]:
     dataset = SFTDataset(
         data=part,
         tokenizer=base.tokenizer,

@@ -36,7 +36,9 @@ class BaseModel:
             on_gpu = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
             self.precision = "bf16-true" if on_gpu else "32-true"
         self.dtype = DTYPES[self.precision]
-        self.block_size = int(self._configuration().block_size)
+        configuration = self._configuration()
+        self.block_size = int(configuration.block_size)
+        self.vocabulary = int(configuration.padded_vocab_size)
         self.tokenizer = Tokenizer(self.directory)
         self.weights = self._load()
         self._check_names()

@@ -121,9 +121,12 @@ class Train:
     optimizer steps if that is sooner. The learning rate rises over `warmup_steps`, or `warmup_share` of all
     steps (where neither is said 100 steps, or a tenth of all if that is less), then follows `schedule`.
 
-    `micro_batch` samples go through the model at a time, "auto" for as many as memory allows. `seed` is one
-    number for every evaluation of the search, or "per-trial" for independent noise; a replicate always has a
-    seed of its own, or it would be the same number again.
+    `micro_batch` samples go through the model at a time, "auto" for as many as memory allows. With `batching`
+    "bucketed" those of like length go together, more of short ones than of long ones; with "litgpt" it is
+    litgpt's order, padding and loss, bit for bit. `gradient_checkpointing` trades time for memory. A loss
+    that stays above a uniform guess's for `divergence_patience` steps on end ends the training. `seed` is
+    one number for every evaluation of the search, or "per-trial" for independent noise; a replicate always
+    has a seed of its own, or it would be the same number again.
     """
 
     learning_rate: float = Hyperparameters.learning_rate
@@ -144,6 +147,9 @@ class Train:
     max_steps: int | None = None
 
     micro_batch: int | Literal["auto"] = "auto"
+    batching: Literal["bucketed", "litgpt"] = "bucketed"
+    gradient_checkpointing: bool = False
+    divergence_patience: int = 20
     seed: int | Literal["per-trial"] = 1337
 
     def __post_init__(self) -> None:
@@ -157,11 +163,12 @@ class Train:
                 raise ValueError(f"{one}: says the same as {other}; leave one of them out")
         if self.micro_batch != "auto":
             _at_least("micro_batch", self.micro_batch, 1)
-            if self.global_batch % self.micro_batch:
+            if self.batching == "litgpt" and self.global_batch % self.micro_batch:
                 raise ValueError(
-                    f"micro_batch: expected a divisor of global_batch = {self.global_batch}, "
-                    f"got {self.micro_batch!r}"
+                    f"micro_batch: expected a divisor of global_batch = {self.global_batch}, as batching is "
+                    f'"litgpt", got {self.micro_batch!r}'
                 )
+        _at_least("divergence_patience", self.divergence_patience, 1)
         if self.seed != "per-trial":
             _at_least("seed", self.seed, 0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,6 @@ pytestmark = pytest.mark.llm
 
 Evaluate = Callable[..., Outcome]
 GOOD = {"learning_rate": 1e-2, "lora_rank": 8, "lora_alpha": 16, "lora_dropout": 0.1, "weight_decay": 0.01}
-
-
-@pytest.fixture
-def trainer(objective: Any) -> Iterator[Any]:
-    """The trainer, its micro-batch put back afterwards."""
-    kept = objective._trainer.micro_batch
-    yield objective._trainer
-    objective._trainer.micro_batch, objective._trainer.rehearsed = kept, True
 
 
 @pytest.mark.parametrize("rank", [1, 16])
@@ -134,65 +126,6 @@ def test_half_precisions_train_and_score(short: Callable[..., LoraSettings], pre
 def test_an_unknown_parameter_is_refused(evaluate: Evaluate) -> None:
     with pytest.raises(ValueError, match="knows no parameter 'momentum'"):
         evaluate(momentum=0.9)
-
-
-def test_out_of_memory_halves_the_micro_batch(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    point = Hyperparameters(1e-2, 8, 16, 0.0, 0.01)  # no dropout: its masks depend on the batch
-    whole = trainer(point, 1, silent)
-    trainer.rehearsed = False  # as on a GPU, where the longest batch is tried first
-    real = type(trainer)._backward
-    seen: list[tuple[int, ...]] = []
-
-    def small_memory(self: Any, model: Any, ids: Any, labels: Any, accumulation: int) -> Any:
-        seen.append(tuple(ids.shape))
-        if len(ids) > 4:
-            raise torch.OutOfMemoryError("pretended")
-        return real(self, model, ids, labels, accumulation)
-
-    monkeypatch.setattr(type(trainer), "_backward", small_memory)
-    phases: list[str] = []
-    halved = trainer(point, 1, lambda phase, *_: phases.append(phase))
-    assert trainer.micro_batch == 4
-    assert [p for p in phases if p != "train"] == [
-        "out of memory, micro-batch now 8",
-        "out of memory, micro-batch now 4",
-    ]
-    longest = trainer._samples.longest
-    assert seen[:3] == [(16, longest), (8, longest), (4, longest)]
-    assert len(seen) == 3 + 4 * 32  # the rehearsals, and then four micro-batches a step
-    assert halved.steps == whole.steps
-    assert halved.loss == pytest.approx(whole.loss, rel=1e-3)
-
-    monkeypatch.setattr(type(trainer), "_backward", lambda *_: raise_(torch.OutOfMemoryError("always")))
-    with pytest.raises(torch.OutOfMemoryError):
-        trainer(point, 1, silent)
-    assert trainer.micro_batch == 1
-
-
-def raise_(error: BaseException) -> None:
-    raise error
-
-
-def test_batches_come_in_litgpts_order_and_touch_no_global_stream(objective: Any) -> None:
-    import torch
-    from litgpt.data import JSON
-
-    from fractopt.objective.lora.files import TINY_DIRECTORY
-
-    module = JSON(TINY_DIRECTORY, mask_prompt=True, num_workers=0)
-    module.connect(objective._base.tokenizer, batch_size=16)
-    module.setup()
-    loader = module.train_dataloader()
-    theirs = [batch["input_ids"] for _ in range(2) for batch in loader]
-    torch.manual_seed(5)
-    ours = list(objective._trainer._samples.batches(16, 2))
-    after = torch.rand(1)
-    torch.manual_seed(5)
-    assert torch.equal(after, torch.rand(1))
-    assert len(ours) == len(theirs) == 64
-    assert all(torch.equal(a, b) for (a, _), b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize(

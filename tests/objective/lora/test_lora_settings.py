@@ -24,7 +24,7 @@ from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, T
         (lambda: Data(name="a/b", subset="../c"), "subset: expected the name of a subset"),
         (lambda: Data(name="alpaca", val_fraction=1.0), "val_fraction"),
         (lambda: Train(epochs=0), "epochs: expected a whole number from 1, got 0"),
-        (lambda: Train(global_batch=16, micro_batch=5), "divisor of global_batch = 16, got 5"),
+        (lambda: Train(batching="litgpt", micro_batch=5), "divisor of global_batch = 16, .* got 5"),
         (lambda: Train(warmup_steps=-1), "warmup_steps: expected a whole number from 0, got -1"),
         (lambda: Train(warmup_steps=10, warmup_share=0.1), "warmup_steps: says the same as warmup_share"),
         (lambda: Train(lora_alpha=32, alpha_ratio=2.0), "lora_alpha: says the same as alpha_ratio"),
