@@ -57,7 +57,8 @@ def ours(count: int) -> None:
         metric="tiny/acc",
         model=Model(name=TINY, precision="32-true"),
         data=Data(name=TINY, mask_prompt=True),
-        train=Train(epochs=EPOCHS, warmup_steps=WARMUP, global_batch=BATCH, seed=SEED),
+        # litgpt's own order, so that accuracies can be compared question by question.
+        train=Train(epochs=EPOCHS, warmup_steps=WARMUP, global_batch=BATCH, seed=SEED, batching="litgpt"),
         score=Score(batch=SCORE_BATCH),
     )
     objective = LoraObjective(settings, clock=time.process_time)

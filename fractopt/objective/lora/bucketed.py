@@ -15,7 +15,7 @@ from fractopt.objective.lora.buckets import buckets, padded
 from fractopt.objective.lora.data import IGNORED, Samples, batch
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model import BaseModel
-from fractopt.objective.lora.shortcuts import Counted, quicken
+from fractopt.objective.lora.shortcuts import Counted
 
 Part: TypeAlias = list[int]  # the samples that go through the model together
 Backward: TypeAlias = Callable[[Sequence[Part]], torch.Tensor]  # the parts of a step -> its loss
@@ -85,7 +85,6 @@ class Bucketed:
     @contextmanager
     def training(self, model: GPT) -> Iterator[Backward]:
         """What adds the gradient of a step's parts, and returns its loss."""
-        quicken(model)
         counted = Counted(model)
         try:
             yield lambda parts: self._backward(model, counted, parts)

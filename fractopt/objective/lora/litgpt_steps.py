@@ -15,6 +15,7 @@ from fractopt.objective.lora.buckets import padded
 from fractopt.objective.lora.data import Samples, batch
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model import BaseModel
+from fractopt.objective.lora.shortcuts import as_litgpt
 
 HEAD_CHUNK = 128  # positions whose logits are computed at once
 
@@ -75,7 +76,8 @@ class LitgptSteps:
         # litgpt "verifies settings" on the validation data first, and starting that loader takes one
         # number from the global stream. Dropout differs from litgpt's without it.
         torch.empty((), dtype=torch.int64).random_()
-        yield lambda parts: self._backward(model, parts)
+        with as_litgpt(model):
+            yield lambda parts: self._backward(model, parts)
 
     def _backward(self, model: GPT, parts: Sequence[Part]) -> torch.Tensor:
         losses = []

@@ -18,6 +18,7 @@ from fractopt.objective.base import UnusableError
 from fractopt.objective.lora import settings
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model_files import find_checkpoint
+from fractopt.objective.lora.shortcuts import quicken
 
 DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "bf16-mixed": torch.float32}
 
@@ -111,6 +112,7 @@ class BaseModel:
             gpt = GPT(configuration)
         gpt.load_state_dict(self.weights, strict=False, assign=True)
         mark_only_lora_as_trainable(gpt)
+        quicken(gpt)
         return gpt
 
     @contextmanager

@@ -1,10 +1,13 @@
-"""Shortcuts through litgpt's model while it is fine-tuned: the same mathematics, other roundings.
+"""Shortcuts through litgpt's model: the same mathematics, other roundings.
 
-The adapters' layers are computed in fewer passes over memory, and what no label asks for is left out.
+The adapters' layers are computed in fewer passes over memory, and in a fine-tune what no label asks for
+is left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -52,13 +55,28 @@ def _add_product(base: torch.Tensor, after_a: torch.Tensor, b: torch.Tensor, sca
     return flat.view_as(base)
 
 
+_QUICK: dict[Any, Any] = {LoRALinear: _Linear, LoRAQKVLinear: _QKV}
+_LITGPTS = {quick: own for own, quick in _QUICK.items()}
+
+
 def quicken(model: GPT) -> None:
     """Give the adapters' layers of `model` their quicker forward pass; names and weights stay."""
+    _exchange(model, _QUICK)
+
+
+@contextmanager
+def as_litgpt(model: GPT) -> Iterator[None]:
+    """In here, the layers of a quickened `model` are litgpt's own."""
+    _exchange(model, _LITGPTS)
+    try:
+        yield
+    finally:
+        _exchange(model, _QUICK)
+
+
+def _exchange(model: GPT, classes: Mapping[Any, Any]) -> None:
     for module in model.modules():
-        if type(module) is LoRALinear:
-            module.__class__ = _Linear
-        elif type(module) is LoRAQKVLinear:
-            module.__class__ = _QKV
+        module.__class__ = classes.get(type(module), type(module))
 
 
 class Counted:

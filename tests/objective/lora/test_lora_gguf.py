@@ -134,7 +134,7 @@ def test_the_checkpoint_computes_what_the_file_says(tmp_path: Path, tied: bool) 
         shape = llama.tensors["token_embd.weight"][1]
         llama.add("output", "Q8_0", shape, np.random.default_rng(6))
     directory = convert(llama, tmp_path / "small")
-    base = BaseModel(Model(path=str(directory), precision="32-true"), ("query",))
+    base = BaseModel(Model(path=str(directory), precision="32-true"))
     ids = base.tokenizer.encode("<|im_start|>user\nhello, why 1987?").tolist()
     with torch.no_grad():
         found = base.untuned().eval()(torch.tensor([ids]))[0].double().numpy()

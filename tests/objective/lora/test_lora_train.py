@@ -380,3 +380,25 @@ def test_samples_come_in_litgpts_order_and_touch_no_global_stream(objective: Any
     assert len(ours) == len(theirs) == 44
     for mine, other in zip(ours, theirs, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
+
+
+@pytest.mark.parametrize("targets", [LAYERS, ("query", "value"), ("key",), ("mlp", "head")])
+def test_the_quicker_layers_compute_what_litgpts_do(objective: Any, targets: Any) -> None:
+    import torch
+
+    from fractopt.objective.lora.shortcuts import as_litgpt
+
+    model = objective._base.with_adapters(Hyperparameters(targets=targets, lora_rank=5), seed=3).eval()
+    generator = torch.Generator().manual_seed(4)
+    for name, weight in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(weight, std=0.1, generator=generator)
+    ids = torch.randint(0, 700, (2, 30), generator=generator)
+    with torch.no_grad():
+        ours = model(ids)
+        with as_litgpt(model):
+            theirs = model(ids)
+        again = model(ids)
+    assert torch.equal(ours, again)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours, objective._base.untuned()(ids), atol=0.1)
