@@ -51,7 +51,7 @@ def job(
 ) -> None:
     """Print a job script for SCHEDULER that runs CONFIG to its end, however often it is interrupted."""
     from fractopt.config.read import read_config
-    from fractopt.config.tables import seconds
+    from fractopt.units import seconds
 
     checked = read_config(config)  # a mistake is cheaper here than after a night in the queue
     try:

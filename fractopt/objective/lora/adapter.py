@@ -7,12 +7,9 @@ agrees in all of it may use them in the place of a fine-tune.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
@@ -22,10 +19,9 @@ from litgpt.lora import GPT, lora_filter
 from fractopt.objective.base import Evaluation
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model import BaseModel
+from fractopt.objective.lora.origin import Origin, differences
 from fractopt.objective.lora.settings import LoraSettings
 from fractopt.objective.lora.train import FineTune
-
-ENDS = 64  # first and last numbers of each base weight that tell one checkpoint from another
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class Kept:
     """Keeps the adapters of fine-tunes of `base`, and takes them up again."""
 
     def __init__(self, settings: LoraSettings, base: BaseModel) -> None:
-        self._settings = settings
+        self._origin = Origin(settings, base)
         self._base = base
 
     def keep(self, evaluation: Evaluation, point: Hyperparameters, seed: int, tuned: FineTune) -> str:
@@ -86,7 +82,7 @@ class Kept:
         if evaluation.keep is None:
             return ""
         try:
-            evaluation.keep(Adapter.of(tuned, self._origin(evaluation, point, seed)).to_bytes())
+            evaluation.keep(Adapter.of(tuned, self._origin.of(evaluation, point, seed)).to_bytes())
         except OSError as error:
             return f"its adapter could not be kept: {error.strerror or error}"
         return ""
@@ -100,60 +96,13 @@ class Kept:
             return None, "fine-tuned again, no adapter was kept" if again else ""
         try:
             adapter = Adapter.from_bytes(evaluation.kept)
-            if unlike := differences(self._origin(evaluation, point, seed), adapter.origin):
+            if unlike := differences(self._origin.of(evaluation, point, seed), adapter.origin):
                 raise ValueError(f"it has another {', '.join(unlike)}")
             model = self._base.with_adapters(point, seed)
             adapter.put_into(model)
         except ValueError as error:
             return None, f"fine-tuned again, the kept adapter was of no use: {error}"
         return FineTune(model, adapter.loss, adapter.steps, 0.0), "with the adapter that was kept"
-
-    def _origin(self, evaluation: Evaluation, point: Hyperparameters, seed: int) -> dict[str, Any]:
-        """What the weights of a fine-tune depend on; `seed` is the one that its training uses."""
-        said = {
-            "trial": evaluation.id,
-            "seed": seed,
-            "hyperparameters": asdict(point),
-            "model": asdict(self._settings.model),
-            "data": asdict(self._settings.data),
-            "train": asdict(self._settings.train),
-            "precision": self._base.precision,
-            "base": self._base_digest,
-        }
-        plain: dict[str, Any] = json.loads(json.dumps(said))
-        return plain
-
-    @cached_property
-    def _base_digest(self) -> str:
-        return digest(self._base.directory)
-
-
-def digest(directory: Path) -> str:
-    """Of the base model in the checkpoint `directory`.
-
-    It covers the names, shapes and types of all weights and some numbers of each: it tells checkpoints
-    apart that share a name, for the price of two pages a weight.
-    """
-    weights = torch.load(directory / "lit_model.pth", mmap=True, weights_only=True, map_location="cpu")
-    weights = weights.get("model", weights)
-    found = hashlib.sha256()
-    for name in sorted(weights):
-        weight = weights[name]
-        flat = weight.reshape(-1)
-        found.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
-        found.update(torch.cat([flat[:ENDS], flat[-ENDS:]]).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def differences(mine: Any, other: Any, prefix: str = "") -> list[str]:
-    """The dotted keys in which two origins differ."""
-    if isinstance(mine, Mapping) and isinstance(other, Mapping):
-        return [
-            line
-            for key in [*mine, *(key for key in other if key not in mine)]
-            for line in differences(mine.get(key), other.get(key), f"{prefix}.{key}" if prefix else str(key))
-        ]
-    return [] if mine == other else [prefix]
 
 
 def _adapters(model: GPT) -> dict[str, torch.Tensor]:

@@ -110,14 +110,15 @@ def test_other_settings_or_another_base_are_told_apart(
 ) -> None:
     import torch
 
-    from fractopt.objective.lora.adapter import Adapter, Kept, differences, digest
+    from fractopt.objective.lora.adapter import Adapter, Kept
+    from fractopt.objective.lora.origin import differences, digest
 
     point = brief.settings.train.hyperparameters(POINT)
     adapter = Adapter.from_bytes(kept)
     changed = Kept(
         short(train=brief.settings.train, data=replace(brief.settings.data, split_seed=1)), brief._base
     )
-    assert differences(changed._origin(SEARCHED, point, 11), adapter.origin) == ["data.split_seed"]
+    assert differences(changed._origin.of(SEARCHED, point, 11), adapter.origin) == ["data.split_seed"]
     directory = tmp_path / "model"
     shutil.copytree(brief._base.directory, directory)
     assert digest(directory) == adapter.origin["base"]
