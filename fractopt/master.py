@@ -35,7 +35,7 @@ from fractopt.parallel.message import (
     Unusable,
 )
 from fractopt.parallel.transport import Transport
-from fractopt.trial import Kind, Outcome, Status, Trial, encodable
+from fractopt.trial import Kind, Outcome, Part, Status, Trial, encodable
 from fractopt.walltime import NotEnoughError, Walltime
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,10 @@ class FailurePolicy:
 
 @dataclass(frozen=True)
 class TestPlan:
-    """Which evaluations are scored on the test metrics: none, all, or the best at the end."""
+    """Which evaluations are scored on the test metrics: none, all, or the best at the end.
+
+    The questions that the search left out are asked at the end in either case, of the best, base and default.
+    """
 
     __test__ = False  # not a test case, whatever its name suggests to pytest
 
@@ -192,15 +195,30 @@ class Master:
                 "time": time.time(),
             }
         )
-        test = trial.id in self._testing or (
-            # A replicate that took no part in the choice is worth testing as it is: it is not run again.
-            trial.kind is Kind.CONFIRM if self._tests.when == "finalists" else self._tests.when == "all"
-        )
+        parts = [part.value for part in self._parts(trial)]
         keep = self._adapters.wanted(trial.kind)
-        task = Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, test, keep)
+        task = Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, parts, keep)
         self.crew.begin(worker, task)
         self._begun = True
         return task
+
+    def _parts(self, trial: Trial) -> tuple[Part, ...]:
+        """What the trial is scored on in its next attempt."""
+        if trial.id in self._testing:
+            return self._last_parts
+        if trial.kind is Kind.CONFIRM:
+            # A replicate that took no part in the choice is worth testing as it is: it is not run again.
+            every = (Part.TEST,) if self._tests.when == "all" else ()
+            return (Part.SEARCH, *every, *self._last_parts)
+        return (Part.SEARCH, Part.TEST) if self._tests.when == "all" else (Part.SEARCH,)
+
+    @property
+    def _last_parts(self) -> tuple[Part, ...]:
+        """What is left for the finalists, once the search is over."""
+        if self._tests.when == "never":
+            return ()
+        parts = (Part.TEST,) if self._tests.when == "finalists" else ()
+        return (*parts, Part.UNSEEN) if self.history.manifest.unseen_metric else parts
 
     def _commit(self) -> None:
         self.archive.commit()
@@ -390,14 +408,17 @@ class Master:
             )
 
     def _plan_tests(self) -> None:
-        """Once the search is over: the best configurations and the anchors, on the test metrics.
+        """Once the search is over: the best configurations and the anchors, on what no choice saw.
 
         Not again where replicates of a configuration were tested as they were.
         """
-        if self._tests_planned or self._tests.when != "finalists":
+        parts = self._last_parts
+        if self._tests_planned or not parts:
             return
         self._tests_planned = True
-        wanted = set(self.history.manifest.objective.get("test_metrics", ()))
+        manifest = self.history.manifest
+        wanted = {*manifest.test_metrics} if Part.TEST in parts else set()
+        wanted |= {manifest.unseen_metric} if manifest.unseen_metric else set()
         for row in self.history.finalists(self._tests.finalists):
             replicates = self.history.confirmations(row.id)
             if any(r.outcome is not None and wanted <= set(r.outcome.metrics) for r in replicates):
@@ -454,7 +475,8 @@ class Master:
         return f"{head} in {outcome.seconds:.1f} s, {best}  {' '.join(params)}{reason}".rstrip()
 
     def _tested_line(self, trial: int, outcome: Outcome) -> str:
-        names = self.history.manifest.objective.get("test_metrics", ())
+        manifest = self.history.manifest
+        names = [*([manifest.unseen_metric] if manifest.unseen_metric else []), *manifest.test_metrics]
         found = [f"{name} {outcome.metrics[name]:.6g}" for name in names if name in outcome.metrics]
         said = f" [{outcome.reason}]" if found and outcome.message else ""
         return (

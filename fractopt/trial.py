@@ -47,6 +47,20 @@ class Kind(StrEnum):
         return self in (Kind.REPLICATE, Kind.CONFIRM)
 
 
+class Part(StrEnum):
+    """What an evaluation is scored on."""
+
+    SEARCH = "search"  # what the optimizer is told
+    TEST = "test"  # the test metrics, which it is never told
+    UNSEEN = "unseen"  # the search's metric on the questions that the search did not ask
+
+
+def unseen(metric: str) -> str:
+    """The name of "task/score" on the questions that the search did not ask: "task/unseen/score"."""
+    task, slash, score = metric.rpartition("/")
+    return f"{task}{slash}unseen/{score}"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The final result of a trial.

@@ -75,7 +75,8 @@ class Bowl:
         p = evaluation.params
         value = (p["x"] - 1) ** 2 + (p["y"] + 2) ** 2 + (p["n"] - 3) ** 2  # type: ignore[operator]
         value += self.noise * np.random.default_rng(evaluation.seed).standard_normal()
-        return Outcome(Status.OK, float(value), metrics={"test": float(value) + 1} if evaluation.test else {})
+        tested = {"test": float(value) + 1} if evaluation.test else {}
+        return Outcome(Status.OK, float(value), metrics=tested)
 
 
 @dataclass
@@ -868,6 +869,33 @@ def test_a_result_that_is_no_json_of_ours_is_ignored(
 
 
 # --- finalists
+
+
+def parts(run: Run, kind: Kind) -> set[tuple[str, ...]]:
+    return {tuple(e.parts) for e in run.bowl.seen if e.kind is kind}
+
+
+@pytest.mark.parametrize(
+    ("when", "searched", "confirmed", "last"),
+    [
+        ("finalists", ("search",), ("search", "test", "unseen"), ("test", "unseen")),
+        ("all", ("search", "test"), ("search", "test", "unseen"), ("unseen",)),
+        ("never", ("search",), ("search",), None),
+    ],
+)
+def test_questions_that_the_search_left_out_are_asked_of_the_finalists_alone(
+    tmp_path: Path, when: Any, searched: Any, confirmed: Any, last: Any
+) -> None:
+    some = {**HIMMELBLAU, "score": {"questions": 64}}
+    run = replicating(tmp_path / "r", tests=TestPlan(when, 9), objective=some)
+    history = run.play()[1]
+    assert history.manifest.unseen_metric == "unseen/value"
+    assert parts(run, Kind.REPLICATE) == {searched}
+    assert parts(run, Kind.CONFIRM) == {confirmed}
+    assert parts(run, Kind.SEARCH) == parts(run, Kind.BASE) == ({searched, last} if last else {searched})
+    asked_twice = Counter(e.id for e in run.bowl.seen)
+    finalists = {row.id for row in history.finalists(9)} if last else set()
+    assert {number for number, times in asked_twice.items() if times > 1} == finalists
 
 
 def test_finalists_and_anchors_are_tested_once_after_the_search(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from fractopt.archive.journal import ArchiveError, Record
 from fractopt.space import Space, Value
 from fractopt.text import clipped, printable
+from fractopt.trial import unseen
 
 # Of journal records and HDF5 layout; a reader refuses a higher one. 2: trials that replicate another one.
 # 3: a commit is one line of the journal.
@@ -87,6 +88,19 @@ class Manifest:
     def sign(self) -> float:
         """What makes a loss, of which less is better, of a value: -1 where the run maximises."""
         return -1.0 if self.direction == "maximize" else 1.0
+
+    @property
+    def test_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that the optimizer is never told."""
+        names = self.objective.get("test_metrics", ())
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+    @property
+    def unseen_metric(self) -> str | None:
+        """The name of the metric on the questions that the search does not ask, None where it asks all."""
+        score = self.objective.get("score")
+        some = isinstance(score, Mapping) and score.get("questions", "all") != "all"
+        return unseen(self.metric) if some else None
 
     def decoded_space(self) -> Space:
         return Space.from_dict(self.space)

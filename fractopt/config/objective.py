@@ -67,6 +67,8 @@ def read_objective(raw: Mapping[str, Any], space: Space | None, mistakes: Mistak
     found.direction = settings.pop("direction", "maximize" if kind == "lora" else "minimize")
     if found.direction not in ("minimize", "maximize"):
         mistakes.say("objective.direction", f'expected "minimize" or "maximize", got {found.direction!r}')
+    elif "direction" in fields:
+        settings["direction"] = found.direction  # it must be that of the metric
     if settings.pop("test_metrics", None) is not None:
         mistakes.lines.append("objective.test_metrics: belongs under [test], as metrics")
     test = raw.get("test")

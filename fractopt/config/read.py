@@ -229,7 +229,7 @@ class _Checker:
             objective={"kind": self.objective.kind, **self.objective.settings},
             metric=self.objective.metric,
             direction=self.objective.direction,
-            tests=TestPlan(file.test.when if file.test.metrics else "never", file.test.finalists),
+            tests=self._tests(file),
             stop=StopRule(file.stop.target, file.stop.patience),
             limits=Limits(
                 file.failure.timeout,
@@ -377,6 +377,12 @@ class _Checker:
                 "output.keep_adapters", f"the objective {kind!r} makes no adapters; leave it out"
             )
         return None
+
+    def _tests(self, file: File) -> TestPlan:
+        """Nothing is left to test where no metrics are named and the search asks all questions."""
+        score = self.objective.settings.get("score")
+        some = isinstance(score, Mapping) and score.get("questions", "all") != "all"
+        return TestPlan(file.test.when if file.test.metrics or some else "never", file.test.finalists)
 
     def _replicates(self, run: RunTable) -> int:
         try:

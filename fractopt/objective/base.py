@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from fractopt.space import Space, Value
-from fractopt.trial import Kind, Outcome
+from fractopt.trial import Kind, Outcome, Part
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Evaluation:
     """What an objective is asked for.
 
     `params` are native values, empty for the base model. `directory` is the evaluation's own, it
-    exists and may be written to; None where a caller keeps no files. `test` asks for the test
-    metrics too, which the optimizer never sees. `seed` is what a replicate differs in from the evaluation
-    it repeats: it must be used where `kind.is_replicate`, whatever else a user has fixed.
+    exists and may be written to; None where a caller keeps no files. `parts` is what is asked for: without
+    `Part.SEARCH` the outcome's value is told to nobody. `seed` is what a replicate differs in from the
+    evaluation it repeats: it must be used where `kind.is_replicate`, whatever else a user has fixed.
 
     `keep`, where there is one, takes the weights that an evaluation which ends ok has made, and returns when
     they are durable; it raises OSError. `kept` is what an earlier evaluation of this trial gave to it, for
-    a `test` that need not make them again.
+    one without `Part.SEARCH` that need not make them again.
     """
 
     id: int
@@ -35,9 +35,14 @@ class Evaluation:
     seed: int
     attempt: int = 0
     directory: Path | None = None
-    test: bool = False
+    parts: tuple[Part, ...] = (Part.SEARCH,)
     keep: Callable[[bytes], None] | None = None
     kept: bytes | None = None
+
+    @property
+    def test(self) -> bool:
+        """Whether the test metrics are asked for, which the optimizer never sees."""
+        return Part.TEST in self.parts
 
 
 class Report(Protocol):

@@ -46,7 +46,7 @@ from fractopt.parallel.message import (
     encode,
 )
 from fractopt.text import masked
-from fractopt.trial import Kind, Outcome, Status
+from fractopt.trial import Kind, Outcome, Part, Status
 
 Build: TypeAlias = Callable[[Mapping[str, Any]], Objective]
 
@@ -118,6 +118,7 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
     try:
         if directory is not None:
             place = make_evaluation_directory(directory, task.trial)
+        parts = tuple(map(Part, task.parts))
         evaluation = Evaluation(
             task.trial,
             Kind(task.kind),
@@ -125,9 +126,9 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
             task.seed,
             task.attempt,
             place,
-            task.test,
+            parts,
             keep=partial(keep_adapter, place) if task.keep and place is not None else None,
-            kept=_kept(place) if task.test and place is not None else None,
+            kept=_kept(place) if Part.SEARCH not in parts and place is not None else None,
         )
         outcome = _checked(objective(evaluation, report))
         if not outcome.seconds:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
 from fractopt.parallel.lease import LEASE_S
 from fractopt.space import Value
 from fractopt.text import clipped, masked_bytes, printable
-from fractopt.trial import Outcome, number_to_json
+from fractopt.trial import Outcome, Part, number_to_json
 
 MAX_BYTES = 1 << 20  # of one message; a runaway result or traceback is cut before it is sent
 NO_TRIAL = -1  # in `Progress`: the evaluation process is being set up, no task waits for it yet
@@ -60,7 +60,7 @@ class Task:
     kind: str
     params: Mapping[str, Value]
     seed: int
-    test: bool = False
+    parts: list[str] = field(default_factory=lambda: [Part.SEARCH.value])
     keep: bool = False
     type: ClassVar[str] = "task"
 

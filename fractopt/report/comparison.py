@@ -16,6 +16,7 @@ import numpy as np
 from fractopt.archive.history import History, Row
 from fractopt.archive.result import evaluation_directory
 from fractopt.objective.lora.answers import paired_difference, read_answers
+from fractopt.objective.lora.metrics import less_is_better
 from fractopt.optimizer.replicates import SeedError, replicate_values, seed_error
 from fractopt.space import FloatArray
 from fractopt.trial import Kind
@@ -31,7 +32,8 @@ class Comparison:
     paired difference over `questions`, NaN where the answers are not on file; `seed_stderr` that by
     training seed, with `freedom` degrees of freedom, NaN where it is unknown. `replicates` is how many
     evaluations `value` is the mean of that took no part in the choice, 0 for the one that was chosen.
-    `flattered` says what chose the configuration, empty where nothing did that is compared here.
+    `flattered` says what chose the configuration, empty where nothing did that is compared here. `unseen`:
+    these are the questions of the search's own task that the search left out.
     """
 
     metric: str
@@ -45,6 +47,7 @@ class Comparison:
     freedom: int
     replicates: int
     flattered: str
+    unseen: bool = False
 
     @property
     def word(self) -> str:
@@ -70,7 +73,10 @@ def _quantile(freedom: int) -> float:
 
 
 def comparisons(history: History, directory: Path, number: int) -> list[Comparison]:
-    """Configuration `number` against base and default: on the search's questions, then on the tests'."""
+    """Configuration `number` against base and default.
+
+    On the search's questions, then on those that it left out, then on the tests'.
+    """
     subject = history.rows[number]
     found = []
     for kind in (Kind.BASE, Kind.DEFAULT):
@@ -80,16 +86,18 @@ def comparisons(history: History, directory: Path, number: int) -> list[Comparis
         found.append(_compare(history, directory, history.manifest.metric, subject, anchor))
         tested = [subject, *history.confirmations(number)]
         known = set().union(*(test_metrics(history, row) for row in tested))
+        last = history.manifest.unseen_metric
         found += [
             _compare(history, directory, metric, subject, anchor)
-            for metric in sorted(known & test_metrics(history, anchor))
+            for metric in sorted(known & test_metrics(history, anchor), key=lambda name: (name != last, name))
         ]
     return found
 
 
 def test_metrics(history: History, row: Row) -> set[str]:
-    """Names of the test metrics that were computed for `row`."""
-    wanted = set(history.manifest.objective.get("test_metrics", ()))
+    """Names of the metrics that no choice saw and that were computed for `row`."""
+    manifest = history.manifest
+    wanted = {*manifest.test_metrics, *([manifest.unseen_metric] if manifest.unseen_metric else [])}
     record = history.tests.get(row.id)
     known = set(record["outcome"].get("metrics", ())) if record else set()
     own = set(row.outcome.metrics) if row.outcome else set()
@@ -131,9 +139,12 @@ def _compare(history: History, directory: Path, metric: str, subject: Row, ancho
         stderr, questions = paired_difference(ours, theirs)[1], len(ours)
     # The default was fine-tuned once, with a seed of its own; the base model has none.
     trained = 1.0 / len(rows) + (1.0 if anchor.kind is Kind.DEFAULT else 0.0)
-    # A fine-tune's test metrics are accuracies, whatever the search minimised; those of another objective are
-    # told by it, and taken to be of the kind that it optimises.
-    sign = 1.0 if asks and not searched else -history.manifest.sign
+    left_out = metric == history.manifest.unseen_metric
+    sign = -history.manifest.sign
+    # A fine-tune's test metrics have a direction of their own, whatever the search's is; those of another
+    # objective are taken to be of the kind that it optimises.
+    if asks and not searched and not left_out:
+        sign = -1.0 if less_is_better(metric) else 1.0
     return Comparison(
         metric,
         anchor.kind,
@@ -146,6 +157,7 @@ def _compare(history: History, directory: Path, metric: str, subject: Row, ancho
         error.freedom,
         replicates,
         flattered,
+        left_out,
     )
 
 

@@ -128,7 +128,8 @@ def _comparison_text(c: Comparison) -> str:
         text += f" ± {c.seed_stderr:.4f} (by training seed)"
     if c.flattered:
         return f"{text}; {c.flattered}, which flatters it"
-    return text + (f"; {c.word}" if c.word else "")
+    unseen = "; on questions that no choice saw" if c.unseen else ""
+    return text + unseen + (f"; {c.word}" if c.word else "")
 
 
 def best_as_json(history: History, directory: Path, found: Recommended | None) -> dict[str, object]:

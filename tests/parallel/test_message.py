@@ -32,7 +32,7 @@ from fractopt.trial import Outcome, Status
 MESSAGES: list[Message] = [
     Setup({"kind": "python", "depth": {"a": [1, 2.5, None]}}, "/runs/x", Limits(3.5, None, False)),
     Place(3, "GPU-8932f937", 4),
-    Task(7, 1, "search", {"x": 0.1 + 0.2, "n": 3, "name": "a\nb", "on": True}, 2**63 - 1, True),
+    Task(7, 1, "search", {"x": 0.1 + 0.2, "n": 3, "name": "a\nb", "on": True}, 2**63 - 1, ["search", "test"]),
     Stop("walltime", 0.5),
     Node(1, "n1", "n1/boot", ["0", "MIG-1"], [0, 1]),
     Hello(1, "n1", 42, "", 2),

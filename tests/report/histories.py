@@ -59,11 +59,18 @@ def history(
     direction: str = "maximize",
     budget: int = 20,
     tests: Sequence[str] = (),
+    questions: int | str = "all",
 ) -> History:
-    return History(manifest(kind, direction, tests), records(outcomes, budget))
+    return History(manifest(kind, direction, tests, questions), records(outcomes, budget))
 
 
-def manifest(kind: str = "lora", direction: str = "maximize", tests: Sequence[str] = ()) -> Manifest:
-    objective: dict[str, Any] = {"kind": kind, "test_metrics": list(tests)}
+def manifest(
+    kind: str = "lora",
+    direction: str = "maximize",
+    tests: Sequence[str] = (),
+    questions: int | str = "all",
+) -> Manifest:
+    score = {"questions": questions}
+    objective: dict[str, Any] = {"kind": kind, "test_metrics": list(tests), "score": score}
     anchors = ("base", "default")
     return Manifest(SPACE.as_dict(), "soo", 1, {}, 0, direction, anchors, DEFAULT, objective, "task/acc")

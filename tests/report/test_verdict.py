@@ -256,6 +256,31 @@ def test_better_is_said_of_questions_that_did_not_choose(tmp_path: Path, best: f
     assert line.endswith(f"; {word}")
 
 
+def test_questions_that_the_search_left_out_are_compared_as_ones_that_no_choice_saw(tmp_path: Path) -> None:
+    run = history(trained(), tests=["test/acc"], questions=100)
+    for number, share in enumerate((0.3, 0.5, 0.4, 0.8)):
+        keep(tmp_path, number, **{"task": share, "test": share - 0.1, "task/unseen": share - 0.05})
+    for number in (0, 1, 3):
+        share = run.rows[number].value - 0.05
+        outcome = value(share, **{"task/unseen/acc": share, "task/unseen/acc_stderr": 0.1})
+        run.add({"record": "tested", "trial": number, "outcome": outcome.to_json()})
+    found = comparisons(run, tmp_path, 3)
+    assert [c.metric for c in found] == 2 * ["task/acc", "task/unseen/acc", "test/acc"]
+    assert [c.unseen for c in found] == 2 * [False, True, False]
+    assert found[1].difference == pytest.approx(0.5)
+    assert found[1].stderr == paired_difference(right(0.75), right(0.25))[1]
+    said = [line for line in lines(run, tmp_path) if "unseen" in line]
+    assert said[0].startswith("against base     task/unseen/acc 0.7500 - 0.2500 = +0.5000 ± 0.02")
+    assert all(line.endswith("400 questions); on questions that no choice saw; better") for line in said)
+
+    # Less is better of what the search minimises, whichever questions are asked.
+    down = history(trained(best=0.1), direction="minimize", questions=100)
+    for number in (0, 3):
+        outcome = value(0.5, **{"task/unseen/acc": down.rows[number].value})
+        down.add({"record": "tested", "trial": number, "outcome": outcome.to_json()})
+    assert comparisons(down, tmp_path, 3)[1].difference == pytest.approx(0.2)
+
+
 def test_without_answers_on_file_no_error_is_made_up(tmp_path: Path) -> None:
     found = comparisons(history(trained()), tmp_path, 3)
     assert all(math.isnan(c.stderr) and c.questions == 0 for c in found)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from running import check, configure, fractopt
 
-from fractopt.objective.lora.settings import Data, LoraSettings, Model, split_metric
+from fractopt.objective.lora.metrics import split_metric
+from fractopt.objective.lora.settings import Data, LoraSettings, Model
 from fractopt.objective.python import PythonSettings
 
 MODULE = "from pathlib import Path\nPath('imported').touch()\n\ndef loss(x):\n    return x\n"

@@ -22,6 +22,7 @@ from fractopt.objective.lora.model import BaseModel
 from fractopt.objective.lora.origin import Origin, differences
 from fractopt.objective.lora.settings import LoraSettings
 from fractopt.objective.lora.train import FineTune
+from fractopt.trial import Part
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Kept:
     ) -> tuple[FineTune | None, str]:
         """The fine-tune whose adapter was kept, None where there is none of this very one; why, in words."""
         if evaluation.kept is None:
-            again = evaluation.test and evaluation.attempt > 0
+            again = Part.SEARCH not in evaluation.parts and evaluation.attempt > 0
             return None, "fine-tuned again, no adapter was kept" if again else ""
         try:
             adapter = Adapter.from_bytes(evaluation.kept)

@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from fractopt.objective.base import Evaluation, Report, UnusableError
+from fractopt.objective.base import Evaluation, Report
 from fractopt.objective.lora import runtime
-from fractopt.objective.lora.answers import accuracy, write_answers
-from fractopt.objective.lora.settings import LoraSettings, split_metric
-from fractopt.space import BoolArray
+from fractopt.objective.lora.settings import LoraSettings
 from fractopt.trial import Kind, Outcome, Status
 
 TRIM_EVERY = 4  # evaluations
@@ -34,7 +32,7 @@ class LoraObjective:
         from fractopt.objective.lora.adapter import Kept
         from fractopt.objective.lora.data import Samples
         from fractopt.objective.lora.model import BaseModel
-        from fractopt.objective.lora.score import InMemoryLM, Questions
+        from fractopt.objective.lora.score import Scorer
         from fractopt.objective.lora.train import Trainer
 
         self.settings = settings
@@ -42,26 +40,15 @@ class LoraObjective:
         self._base = BaseModel(settings.model)
         self._trainer = Trainer(self._base, Samples(settings.data, self._base), settings.train, clock)
         self._kept = Kept(settings, self._base)
-        self._lm = InMemoryLM(self._base, settings.score.batch, clock)
-        self._questions = {
-            task: Questions(task, settings.score, self._lm)
-            for task in dict.fromkeys(split_metric(m)[0] for m in (settings.metric, *settings.test_metrics))
-        }
-        for metric in (settings.metric, *settings.test_metrics):
-            task, score = split_metric(metric)
-            if score not in self._questions[task].scores:
-                raise UnusableError(
-                    f"objective.metric: the task {task!r} gives "
-                    f"{' and '.join(sorted(self._questions[task].scores)) or 'neither acc nor acc_norm'}, "
-                    f"got {metric!r}"
-                )
+        self._scorer = Scorer(settings, self._base, clock)
         self._evaluations = 0
 
     def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
-        """The outcome of one evaluation: `value` is the metric's accuracy, between 0 and 1.
+        """The outcome of one evaluation: `value` is the metric's mean over the questions.
 
-        metrics: "train/loss" of the last step, "TASK/acc" and "TASK/acc_norm", "seconds/train" in training
-        steps, "seconds/score" in scoring forward passes; what is left of `seconds` is neither.
+        metrics: "train/loss" of the last step, "TASK/SCORE" with "TASK/SCORE_stderr", "TASK/unseen/SCORE" on
+        the questions that the search left out, "seconds/train" in training steps, "seconds/score" in scoring
+        forward passes; what is left of `seconds` is neither.
         """
         started = self._clock()
         metrics: dict[str, float] = {}
@@ -92,28 +79,13 @@ class LoraObjective:
                     message=tuned.divergence,
                 )
 
-        self._lm.seconds = 0.0
-        wanted = (self.settings.metric, *(self.settings.test_metrics if evaluation.test else ()))
-        answers: dict[str, BoolArray] = {}
-        for task in dict.fromkeys(split_metric(metric)[0] for metric in wanted):
-            for score, right in self._questions[task].answer(model, report).items():
-                answers[f"{task}/{score}"] = right
-                metrics[f"{task}/{score}"] = accuracy(right)[0]
-        metrics["seconds/score"] = self._lm.seconds
-        if evaluation.directory is not None:
-            write_answers(evaluation.directory, {metric: answers[metric] for metric in wanted})
+        scored = self._scorer(model, evaluation.parts, report, evaluation.directory)
+        metrics |= scored.metrics
         note = (keep() if keep is not None else "") or note
 
         del model, keep
         self._evaluations += 1
         if self._evaluations % TRIM_EVERY == 0:
             runtime.trim_memory()
-        value, stderr = accuracy(answers[self.settings.metric])
-        return Outcome(
-            Status.OK,
-            value=value,
-            stderr=stderr,
-            metrics=metrics,
-            seconds=self._clock() - started,
-            message=note,
-        )
+        seconds = self._clock() - started
+        return Outcome(Status.OK, scored.value, scored.stderr, metrics, seconds, note)

@@ -1,210 +1,105 @@
-"""Scoring of a model in memory by lm-eval's multiple-choice rule, every question's answer kept.
-
-lm-eval builds the requests, splits context from continuation and judges the answers; requests are
-built and encoded once, and only the forward passes are repeated for each model. Continuations that
-differ in their last token alone share one forward pass, as in lm-eval's own Hugging Face model.
-"""
+"""What a model is scored on: the search's questions, those it left out, the tests'."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
 
-import numpy as np
-import torch
 from litgpt.lora import GPT
-from lm_eval.api.model import TemplateLM
 
-from fractopt.objective.base import Report
-from fractopt.objective.lora import settings
+from fractopt.objective.base import Report, UnusableError
+from fractopt.objective.lora.answers import Answers, mean_and_stderr, write_answers
+from fractopt.objective.lora.lm import InMemoryLM
+from fractopt.objective.lora.metrics import less_is_better, split_metric
 from fractopt.objective.lora.model import BaseModel
-from fractopt.objective.lora.tasks import load_tasks
-from fractopt.space import BoolArray, IntArray
-
-# Text pair, tokens of the context, tokens of the continuation: lm-eval's encoded request.
-Request: TypeAlias = tuple[tuple[str, str], list[int], list[int]]
+from fractopt.objective.lora.questions import Questions, Task
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.trial import Part, unseen
 
 
 @dataclass(frozen=True)
-class Forward:
-    """One batch of a scoring pass.
+class Scored:
+    """`value` and `stderr` of the search's metric, or where that was not asked of the first that was.
 
-    ids (b, T) are the contexts with all but the last token of the continuations, padded at the right.
-    row, position, token (on the device) and request (n,) list every token to be scored: the
-    log-probability of `token` at [row, position] belongs to the request of that index.
+    `metrics` has every score of the tasks that were asked, each with its standard error.
     """
 
-    ids: torch.Tensor
-    row: torch.Tensor
-    position: torch.Tensor
-    token: torch.Tensor
-    request: IntArray
+    value: float
+    stderr: float
+    metrics: dict[str, float]
 
 
-def plan(requests: list[Request], batch: int, longest: int, device: torch.device) -> list[Forward]:
-    """The batches that score `requests`: longest first, ties by tokens, as lm-eval orders them.
+class Scorer:
+    """Scores models on the tasks that `settings` names, loaded once.
 
-    A request of more than `longest` + 1 tokens loses the first ones.
+    Raises UnusableError where a task is missing, or does not give the score that is wanted.
     """
-    shared: dict[tuple[int, ...], list[int]] = {}
-    for index, (_, context, continuation) in enumerate(requests):
-        shared.setdefault(tuple(context + continuation[:-1]), []).append(index)
 
-    def leader(indices: list[int]) -> Request:
-        return requests[max(indices, key=lambda i: len(requests[i][2]))]
+    def __init__(self, settings: LoraSettings, base: BaseModel, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._lm = InMemoryLM(base, settings.score.batch, clock)
+        tasks: dict[str, Task] = {}
+        for setting, metrics in settings.named_metrics.items():
+            key = "test.metrics" if setting == "test_metrics" else f"objective.{setting}"
+            for metric in metrics:
+                name = split_metric(metric)[0]
+                if name not in tasks:
+                    tasks[name] = Task(name, settings.score.shots, key)
+                _check(tasks[name], metric, key)
+        self._tests = set(settings.test_metrics)
+        searched = [settings.metric, *settings.metrics]
+        first = split_metric(settings.metric)[0]
+        # What is kept question by question, by the name of a metric in the record.
+        self._named = {
+            Part.SEARCH: searched,
+            Part.UNSEEN: [unseen(metric) for metric in searched if split_metric(metric)[0] == first],
+            Part.TEST: [*settings.test_metrics],
+        }
+        self._questions: dict[Part, list[Questions]] = {part: [] for part in Part}
+        for name in dict.fromkeys(split_metric(metric)[0] for metric in searched):
+            drawn = others = None
+            if settings.score.questions != "all":
+                drawn, others = tasks[name].drawn(settings.score.questions, settings.score.seed)
+            self._questions[Part.SEARCH].append(Questions(tasks[name], self._lm, drawn))
+            if name == first and others is not None:
+                self._questions[Part.UNSEEN].append(Questions(tasks[name], self._lm, others))
+        for name in dict.fromkeys(split_metric(metric)[0] for metric in settings.test_metrics):
+            self._questions[Part.TEST].append(Questions(tasks[name], self._lm))
 
-    def order(indices: list[int]) -> tuple[int, tuple[int, ...]]:
-        _, context, continuation = leader(indices)
-        return -len(context + continuation), tuple(context + continuation)
-
-    groups = sorted(shared.values(), key=order)
-    forwards = []
-    for start in range(0, len(groups), batch):
-        chunk = groups[start : start + batch]
-        inputs = []
-        scored: list[tuple[int, int, int, int]] = []  # row, position, token, request
-        for row, indices in enumerate(chunk):
-            _, context, continuation = leader(indices)
-            tokens = (context + continuation)[-(longest + 1) :][:-1]
-            inputs.append(torch.tensor(tokens))
-            for index in indices:
-                last = requests[index][2]
-                first = len(tokens) - len(last)
-                scored += [(row, first + k, token, index) for k, token in enumerate(last)]
-        ids = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True).to(device)
-        columns = torch.tensor(scored).T  # (4, n)
-        rows, positions, targets = columns[:3].to(device).unbind()
-        forwards.append(Forward(ids, rows, positions, targets, columns[3].numpy()))
-    return forwards
-
-
-class InMemoryLM(TemplateLM):  # type: ignore[misc]
-    """lm-eval's view of a litgpt model in memory; `model` is whatever is to be scored now."""
-
-    def __init__(self, base: BaseModel, batch: int, clock: Callable[[], float]) -> None:
-        super().__init__()
-        self._base = base
-        self._batch = batch
-        self._clock = clock
-        self.model: GPT | None = None
-        self.seconds = 0.0  # in forward passes, since the last reset
-
-    @property
-    def eot_token_id(self) -> int:
-        return int(self._base.tokenizer.eos_id)
-
-    @property
-    def prefix_token_id(self) -> int:
-        bos = self._base.tokenizer.bos_id
-        return self.eot_token_id if bos is None else int(bos)
-
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        tokenizer = self._base.tokenizer
-        if tokenizer.backend == "huggingface":
-            # The file's own rule for special tokens, as the Hugging Face model has it in lm-eval;
-            # litgpt's `encode` has another rule for some models.
-            special = add_special_tokens is not False
-            if special and add_special_tokens is None and string.startswith(self._prefix()):
-                special = False
-            ids: list[int] = tokenizer.processor.encode(string, add_special_tokens=special).ids
-            return ids
-        bos = None if add_special_tokens is None else add_special_tokens
-        encoded: list[int] = tokenizer.encode(string, bos=bos).tolist()
-        return encoded
-
-    def _prefix(self) -> str:
-        return str(self._base.tokenizer.processor.id_to_token(self.prefix_token_id))
-
-    def encode(self, instances: list[Any]) -> list[Request]:
-        """lm-eval's instances as token lists, split by its own rule."""
-        requests: list[Request] = []
-        for context, continuation in (instance.args for instance in instances):
-            if context:
-                pair = self._encode_pair(context, continuation)
-            else:  # as in lm-eval's `loglikelihood`
-                tokens = self.tok_encode(continuation, add_special_tokens=False)
-                begins = tokens[0] == self.prefix_token_id
-                pair = (tokens[:1], tokens[1:]) if begins else ([self.prefix_token_id], tokens)
-            requests.append(((context, continuation), *pair))
-        return requests
-
-    def plan(self, requests: list[Request]) -> list[Forward]:
-        return plan(requests, self._batch, self._base.block_size, self._base.device)
-
-    def _loglikelihood_tokens(self, requests: list[Request], **kwargs: Any) -> list[tuple[float, bool]]:
-        return self.run(self.plan(requests), len(requests))
-
-    @torch.no_grad()
-    def run(
-        self, forwards: list[Forward], count: int, progress: Callable[[int, int], None] | None = None
-    ) -> list[tuple[float, bool]]:
-        """(log-likelihood, is the greedy continuation) of each of `count` requests."""
-        assert self.model is not None
-        self.model.eval()
-        # Summed on the host, in order: a GPU's scattered sums differ from one time to the next.
-        likelihood = np.zeros(count)
-        greedy = np.ones(count, dtype=bool)
-        for done, f in enumerate(forwards, start=1):
-            started = self._clock()
-            with self._base.forward_precision():
-                logits = self.model(f.ids)  # (b, T, vocabulary)
-            scored = logits[f.row, f.position].float()  # (n, vocabulary)
-            picked = torch.log_softmax(scored, dim=-1).gather(1, f.token[:, None])[:, 0]
-            missed = scored.argmax(dim=-1) != f.token
-            np.add.at(likelihood, f.request, picked.double().cpu().numpy())
-            greedy[f.request[missed.cpu().numpy()]] = False
-            self.seconds += self._clock() - started
-            if progress is not None:
-                progress(done, len(forwards))
-        return list(zip(likelihood.tolist(), greedy.tolist(), strict=True))
-
-    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-        raise NotImplementedError("only multiple-choice tasks are scored")
-
-    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        raise NotImplementedError("only multiple-choice tasks are scored")
+    def __call__(self, model: GPT, parts: Sequence[Part], report: Report, directory: Path | None) -> Scored:
+        """Score `model` on `parts`; the answers to the named metrics' questions go to `directory`."""
+        self._lm.seconds = 0.0
+        found: dict[str, float] = {}
+        kept: dict[str, Answers] = {}
+        identities: dict[str, str] = {}
+        for part in parts:
+            for questions in self._questions[part]:
+                for score, answers in questions.answer(model, report).items():
+                    metric = f"{questions.task.name}/{score}"
+                    if (metric in self._tests) is not (part is Part.TEST):
+                        continue  # the same task's test score is not for the search to see, nor the reverse
+                    name = unseen(metric) if part is Part.UNSEEN else metric
+                    found[name], found[f"{name}_stderr"] = mean_and_stderr(answers)
+                    if name in self._named[part]:
+                        kept[name], identities[name] = answers, questions.identity
+        if directory is not None:
+            write_answers(directory, kept, identities)
+        first = next(name for part in parts for name in self._named[part] if name in kept)
+        return Scored(found[first], found[f"{first}_stderr"], found | {"seconds/score": self._lm.seconds})
 
 
-class Questions:
-    """The questions of one metric's task (a group's members one after another), encoded once."""
-
-    def __init__(self, name: str, score: settings.Score, lm: InMemoryLM) -> None:
-        self.name = name
-        self._lm = lm
-        limit = None if score.questions == "all" else score.questions
-        self._asked: list[tuple[Any, Any, list[int]]] = []  # task, document, indices of its requests
-        instances: list[Any] = []
-        self.scores = set(settings.SCORES)  # what every task of `name` gives
-        for task in load_tasks(name, score.shots):
-            self.scores &= task.aggregation().keys()
-            task.build_all_requests(limit=limit, rank=0, world_size=1)
-            documents = dict(task.doc_iterator(rank=0, limit=limit, world_size=1))
-            asked: dict[int, list[int]] = {}
-            for instance in task.instances:
-                asked.setdefault(instance.doc_id, []).append(len(instances))
-                instances.append(instance)
-            for doc_id, indices in asked.items():
-                indices.sort(key=lambda i: instances[i].idx)
-                self._asked.append((task, documents[doc_id], indices))
-        self._count = len(instances)
-        self._forwards = lm.plan(lm.encode(instances))
-
-    def __len__(self) -> int:
-        return len(self._asked)
-
-    def answer(self, model: GPT, report: Report) -> dict[str, BoolArray]:
-        """Right or wrong (n,) for each of `scores`."""
-        self._lm.model = model
-        try:
-            found = self._lm.run(
-                self._forwards, self._count, lambda done, total: report(f"score {self.name}", done, total)
-            )
-        finally:
-            self._lm.model = None
-        right: dict[str, list[bool]] = {score: [] for score in sorted(self.scores)}
-        for task, document, indices in self._asked:
-            verdict = task.process_results(document, [found[i] for i in indices])
-            for score, answers in right.items():
-                answers.append(bool(verdict[score]))
-        return {score: np.array(answers) for score, answers in right.items()}
+def _check(task: Task, metric: str, setting: str) -> None:
+    """Raise UnusableError where `task` gives no such score, or its direction is not the one we know."""
+    score = split_metric(metric)[1]
+    if score not in task.scores:
+        raise UnusableError(
+            f"{setting}: the task {task.name!r} gives "
+            f"{' and '.join(task.scores) or 'no score that is a mean over its questions'}, got {metric!r}"
+        )
+    if task.higher_is_better(score) is less_is_better(metric):
+        better = "more" if task.higher_is_better(score) else "less"
+        raise UnusableError(
+            f"{setting}: the task says that {better} of {metric!r} is better, which this objective does not "
+            "know of that score; name another one"
+        )

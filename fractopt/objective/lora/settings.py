@@ -32,16 +32,15 @@ from fractopt.objective.lora.hyperparameters import (
     check_space,
     checked,
 )
+from fractopt.objective.lora.metrics import YAML, less_is_better, split_metric
 from fractopt.objective.lora.model_files import find_checkpoint, model_version
 from fractopt.objective.lora.records import ALPACA, ALPACA_2K, data_version, find_data
 from fractopt.space import Space, Value
 
-YAML = (".yaml", ".yml")  # what the path of a task's file ends with
-
 Precision = Literal["auto", "32-true", "bf16-true", "bf16-mixed"]
-SCORES = ("acc", "acc_norm")
 _NAME = re.compile(r"(?!.*\.\.)\w[\w.-]{0,95}")  # of a repository on the hub, or an organisation
 _REPOSITORY = re.compile(f"{_NAME.pattern}/{_NAME.pattern}")
+Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)
@@ -189,12 +188,15 @@ class Score:
     """How a model is scored by lm-eval.
 
     `shots` examples precede each question, `batch` contexts go through the model at once (fixed, as
-    it may change the last digits), `questions` is "all" or the number of each task's first questions.
+    it may change the last digits). `questions` is "all", or how many of a task's questions the search asks:
+    a random choice, the same for all evaluations, drawn by `seed`, of a group in each task its share. The
+    others stay unseen until the best configurations are compared with base and default.
     """
 
     shots: int = 0
     batch: int = 32
     questions: int | Literal["all"] = "all"
+    seed: int = 0
     racing: bool = False
 
     def __post_init__(self) -> None:
@@ -202,6 +204,7 @@ class Score:
         _at_least("batch", self.batch, 1)
         if self.questions != "all":
             _at_least("questions", self.questions, 2)
+        _at_least("seed", self.seed, 0)
         if self.racing:
             raise ValueError("racing: this version asks all questions; leave it out or set it to false")
 
@@ -210,8 +213,10 @@ class Score:
 class LoraSettings:
     """Everything the lora objective is told.
 
-    `metric` and `test_metrics` are "task/acc" or "task/acc_norm": a task of lm-eval, the path of a task's
-    YAML file, or "tiny" and "tiny-test", the questions that come with the package.
+    `metric` is what the optimizer is told, `metrics` are recorded beside it, `test_metrics` it is never told.
+    Each is "task/score": a task of lm-eval, the path of a task's YAML file, or "tiny" and "tiny-test", the
+    questions that come with the package; and a score that the task gives each question, such as acc or
+    acc_norm. `direction` is the search's.
     """
 
     metric: str
@@ -219,17 +224,33 @@ class LoraSettings:
     data: Data
     train: Train = field(default_factory=Train)
     score: Score = field(default_factory=Score)
+    metrics: tuple[str, ...] = ()
     test_metrics: tuple[str, ...] = ()
+    direction: Direction = "maximize"
     objective: ClassVar[str] = "fractopt.objective.lora.objective:LoraObjective"
     runs_foreign_code: ClassVar[bool] = False  # but see foreign_code
 
     def __post_init__(self) -> None:
-        split_metric(self.metric)
-        for metric in self.test_metrics:
-            try:
-                split_metric(metric)
-            except ValueError as error:
-                raise ValueError(str(error).replace("metric:", "test_metrics:", 1)) from None
+        for name, metrics in self.named_metrics.items():
+            for metric in metrics:
+                try:
+                    split_metric(metric)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+        seen = [self.metric]
+        for name in ("metrics", "test_metrics"):
+            for metric in self.named_metrics[name]:
+                if metric in seen:
+                    raise ValueError(f"{name}: {metric!r} is named twice; expected each metric in one place")
+                seen.append(metric)
+        better = "minimize" if less_is_better(self.metric) else "maximize"
+        if self.direction != better:
+            raise ValueError(f"direction: expected {better!r} of {self.metric!r}, got {self.direction!r}")
+
+    @property
+    def named_metrics(self) -> dict[str, tuple[str, ...]]:
+        """The metrics by the setting that names them."""
+        return {"metric": (self.metric,), "metrics": self.metrics, "test_metrics": self.test_metrics}
 
     @property
     def no_base(self) -> str:
@@ -255,7 +276,8 @@ class LoraSettings:
     @property
     def tasks(self) -> list[str]:
         """The tasks of all metrics, each once."""
-        return list(dict.fromkeys(split_metric(metric)[0] for metric in (self.metric, *self.test_metrics)))
+        named = (metric for metrics in self.named_metrics.values() for metric in metrics)
+        return list(dict.fromkeys(split_metric(metric)[0] for metric in named))
 
     def pinned(self) -> LoraSettings:
         """The same settings with the versions of model and data that this machine has, where it has them."""
@@ -279,18 +301,6 @@ class LoraSettings:
             found += missing_questions([task for task in self.tasks if task not in TINY_TASKS])
         room = missing_room(sum(absence.size for absence in found))
         return [*found, *room]
-
-
-def split_metric(metric: str) -> tuple[str, str]:
-    """Task and score of "task/score"; raises ValueError for another form."""
-    task, _, score = metric.rpartition("/")
-    if not task or score not in SCORES:
-        raise ValueError(
-            f"metric: expected 'task/acc' or 'task/acc_norm' (for example 'hellaswag/acc'), got {metric!r}"
-        )
-    if not task.endswith(YAML) and ("/" in task or task.startswith(".")):
-        raise ValueError(f"metric: expected a task's name, or the path of its {YAML[0]} file, got {task!r}")
-    return task, score
 
 
 def _one_of_two(table: str, name: str | None, path: str | None) -> None:

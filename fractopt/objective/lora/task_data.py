@@ -20,7 +20,7 @@ from typing import Any
 import datasets  # type: ignore[import-untyped]
 from lm_eval.tasks import TaskManager
 
-from fractopt.objective.lora.settings import YAML
+from fractopt.objective.lora.metrics import YAML
 from fractopt.objective.lora.tasks import manager_of
 
 

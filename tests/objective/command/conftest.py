@@ -11,7 +11,7 @@ import pytest
 
 from fractopt.objective.base import Evaluation, silent
 from fractopt.objective.registry import build
-from fractopt.trial import Kind, Outcome
+from fractopt.trial import Kind, Outcome, Part
 
 PROGRAM = Path(__file__).with_name("obedient.py")
 ARGV = [sys.executable, "-I", "-S", str(PROGRAM)]
@@ -41,6 +41,7 @@ def call(tmp_path: Path, spec: Callable[..., dict[str, Any]]) -> Callable[..., O
         directory = tmp_path / "evaluation"
         directory.mkdir(exist_ok=True)
         objective = build(spec(*arguments, **settings or {}))
-        return objective(Evaluation(12, kind, params, 7, attempt, directory, test), report)
+        parts = (Part.SEARCH, Part.TEST) if test else (Part.SEARCH,)
+        return objective(Evaluation(12, kind, params, 7, attempt, directory, parts), report)
 
     return call

@@ -17,7 +17,7 @@ import pytest
 from fractopt.objective.base import Evaluation, silent
 from fractopt.objective.lora.answers import read_answers
 from fractopt.objective.lora.settings import LoraSettings, Train
-from fractopt.trial import Kind, Status
+from fractopt.trial import Kind, Part, Status
 
 pytestmark = pytest.mark.llm
 
@@ -49,7 +49,7 @@ def test_a_test_with_the_kept_adapter_answers_as_the_fine_tune_does(
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    again = replace(SEARCHED, attempt=1, test=True)
+    again = replace(SEARCHED, attempt=1, parts=(Part.TEST,))
     tuned = brief(replace(again, directory=first), silent)
     assert tuned.message == "fine-tuned again, no adapter was kept"
     monkeypatch.setattr(brief, "_trainer", None)  # no fine-tune now
@@ -92,7 +92,7 @@ def test_its_logits_are_the_same_to_the_bit(brief: Any, kept: bytes) -> None:
 def test_another_evaluation_does_not_take_it_up(
     brief: Any, kept: bytes, changes: dict[str, Any], key: str
 ) -> None:
-    other = replace(SEARCHED, test=True, kept=kept, **changes)
+    other = replace(SEARCHED, parts=(Part.TEST,), kept=kept, **changes)
     point = brief.settings.train.hyperparameters(other.params)
     why = f"fine-tuned again, the kept adapter was of no use: it has another {key}"
     assert brief._kept.take_up(other, point, other.seed) == (None, why)
@@ -100,7 +100,7 @@ def test_another_evaluation_does_not_take_it_up(
 
 def test_where_it_is_of_no_use_another_is_made_and_kept(brief: Any, kept: bytes) -> None:
     said: list[bytes] = []
-    outcome = brief(replace(SEARCHED, test=True, kept=kept[:-1], keep=said.append), silent)
+    outcome = brief(replace(SEARCHED, parts=(Part.TEST,), kept=kept[:-1], keep=said.append), silent)
     assert outcome.message.startswith("fine-tuned again, the kept adapter was of no use: it is no adapter")
     assert said == [kept]
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fractopt.objective.lora.answers import FILE, accuracy, paired_difference, read_answers, write_answers
+from fractopt.objective.lora.answers import (
+    FILE,
+    mean_and_stderr,
+    paired_difference,
+    read_answers,
+    write_answers,
+)
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 1000])
@@ -39,7 +45,7 @@ def test_a_foreign_or_torn_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_error_of_an_accuracy_is_that_of_lm_eval() -> None:
     right = np.array([True] * 30 + [False] * 10)
-    p, error = accuracy(right)
+    p, error = mean_and_stderr(right)
     assert p == 0.75
     assert error == pytest.approx(np.std(right.astype(float), ddof=1) / math.sqrt(40))
 
@@ -52,6 +58,6 @@ def test_pairs_that_agree_carry_no_error() -> None:
     difference, error = paired_difference(ours, theirs)
     assert difference == pytest.approx(0.1)
     assert error == pytest.approx(math.sqrt((0.1 - 0.01) / 99))
-    assert error < math.hypot(accuracy(ours)[1], accuracy(theirs)[1])
+    assert error < math.hypot(mean_and_stderr(ours)[1], mean_and_stderr(theirs)[1])
     with pytest.raises(ValueError, match="the same questions"):
         paired_difference(ours, theirs[:50])

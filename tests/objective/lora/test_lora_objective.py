@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fractopt.objective.base import Evaluation, UnusableError, silent
-from fractopt.objective.lora.answers import accuracy, read_answers
+from fractopt.objective.lora.answers import mean_and_stderr, read_answers
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.settings import TINY, Data, LoraSettings, Model, Train
-from fractopt.trial import Kind, Outcome, Status
+from fractopt.trial import Kind, Outcome, Part, Status
 
 pytestmark = pytest.mark.llm
 
@@ -65,11 +65,11 @@ def test_the_outcome_says_value_error_losses_and_times(objective: Any, tmp_path:
     def report(phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:
         calls.append((phase, step, total, loss))
 
-    evaluation = Evaluation(3, Kind.SEARCH, GOOD, 0, directory=tmp_path, test=True)
+    evaluation = Evaluation(3, Kind.SEARCH, GOOD, 0, directory=tmp_path, parts=(Part.SEARCH, Part.TEST))
     outcome = objective(evaluation, report)
     answers = read_answers(tmp_path)
     assert list(answers) == ["tiny/acc", "tiny-test/acc_norm"]
-    assert (outcome.value, outcome.stderr) == accuracy(answers["tiny/acc"])
+    assert (outcome.value, outcome.stderr) == mean_and_stderr(answers["tiny/acc"])
     assert outcome.metrics["tiny-test/acc_norm"] == answers["tiny-test/acc_norm"].mean()
     assert outcome.metrics["train/steps"] == 32
     spent = outcome.metrics["seconds/train"] + outcome.metrics["seconds/score"]
@@ -80,7 +80,26 @@ def test_the_outcome_says_value_error_losses_and_times(objective: Any, tmp_path:
     assert all(call[2] == 32 and call[3] is not None for call in steps)
     assert steps[-1][3] == outcome.metrics["train/loss"]
     assert ("score tiny", 1, 1, None) in calls
-    assert ("score tiny-test", 1, 1, None) in calls
+    assert len(answers["tiny-test/acc_norm"]) == 512  # a test asks all of them
+    assert calls[-1][0] == "score tiny-test"
+    assert calls[-1][1] == calls[-1][2] > 1
+
+
+def test_questions_that_the_search_left_out_are_unseen_until_they_are_asked(
+    evaluate: Evaluate, objective: Any, tmp_path: Path
+) -> None:
+    searched = evaluate(Kind.BASE, directory=tmp_path)
+    kept = read_answers(tmp_path)["tiny/acc"]
+    assert not any("unseen" in name for name in (*searched.metrics, *read_answers(tmp_path)))
+
+    last = objective(
+        Evaluation(0, Kind.BASE, {}, 0, directory=tmp_path, parts=(Part.TEST, Part.UNSEEN)), silent
+    )
+    answers = read_answers(tmp_path)
+    np.testing.assert_array_equal(answers["tiny/acc"], kept)  # the search's own answers stay on file
+    assert len(answers["tiny/acc"]) + len(answers["tiny/unseen/acc"]) == 512
+    assert last.metrics["tiny/unseen/acc"] == answers["tiny/unseen/acc"].mean()
+    assert "tiny/acc" not in last.metrics
 
 
 def test_the_base_is_scored_without_a_fine_tune(evaluate: Evaluate) -> None:

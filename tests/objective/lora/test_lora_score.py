@@ -12,6 +12,7 @@ from fractopt.objective.base import UnusableError, silent
 from fractopt.objective.lora.files import TINY_DIRECTORY
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.settings import LoraSettings
+from fractopt.trial import Part
 
 pytestmark = pytest.mark.llm
 
@@ -49,14 +50,14 @@ def test_log_likelihoods_are_those_of_the_hugging_face_model(objective: Any, hug
     contexts = ["Tell the hue of", "The home of Bola is the", "Answer:\n", "  ", ""]
     endings = [" amber", " black", " green river", " castle.", " castle and a tower"]
     requests = instances([(context, ending) for context in contexts for ending in endings])
-    objective._lm.model = objective._base.untuned()
-    ours = objective._lm.loglikelihood(requests, disable_tqdm=True)
+    lm = objective._scorer._lm
+    lm.model = objective._base.untuned()
+    ours = lm.loglikelihood(requests, disable_tqdm=True)
     theirs = huggingface.loglikelihood(requests, disable_tqdm=True)
     np.testing.assert_allclose([o[0] for o in ours], [t[0] for t in theirs], rtol=0, atol=2e-4)
     assert [o[1] for o in ours] == [t[1] for t in theirs]
 
     # What the objective itself does: encode once, then run the plan.
-    lm = objective._lm
     planned = lm.run(lm.plan(lm.encode(requests)), len(requests))
     assert planned == ours
 
@@ -64,11 +65,12 @@ def test_log_likelihoods_are_those_of_the_hugging_face_model(objective: Any, hug
 def test_answers_of_the_base_are_those_of_the_hugging_face_model(objective: Any, huggingface: Any) -> None:
     from lm_eval import simple_evaluate
 
-    questions = objective._questions["tiny"]
+    questions = searched(objective)
     answers = questions.answer(objective._base.untuned(), silent)
-    result = reference(simple_evaluate, huggingface)
+    (numbers,) = questions._numbers
+    result = reference(simple_evaluate, huggingface, numbers.tolist())
     for score, right in answers.items():
-        assert [bool(sample[score]) for sample in result["samples"]["tiny"]] == right.tolist()
+        assert [sample[score] for sample in result["samples"]["tiny"]] == right.tolist()
         assert result["results"]["tiny"][f"{score},none"] == np.mean(right)
 
 
@@ -76,14 +78,19 @@ def test_answers_of_a_fine_tuned_model_are_those_of_lm_evals_own_loop(objective:
     from lm_eval import simple_evaluate
 
     model = objective._trainer(POINT, 1337, silent).model
-    answers = objective._questions["tiny"].answer(model, silent)
-    objective._lm.model = model
-    result = reference(simple_evaluate, objective._lm)
+    questions = searched(objective)
+    answers = questions.answer(model, silent)
+    objective._scorer._lm.model = model
+    result = reference(simple_evaluate, objective._scorer._lm, questions._numbers[0].tolist())
     for score, right in answers.items():
-        assert [bool(sample[score]) for sample in result["samples"]["tiny"]] == right.tolist()
+        assert [sample[score] for sample in result["samples"]["tiny"]] == right.tolist()
 
 
-def reference(simple_evaluate: Any, lm: Any) -> Any:
+def searched(objective: Any) -> Any:
+    return objective._scorer._questions[Part.SEARCH][0]
+
+
+def reference(simple_evaluate: Any, lm: Any, numbers: list[int]) -> Any:
     from lm_eval.tasks import TaskManager
 
     from fractopt.objective.lora.tiny.questions import TinyTask
@@ -92,14 +99,14 @@ def reference(simple_evaluate: Any, lm: Any) -> Any:
         model=lm,
         tasks=[TinyTask("tiny", TINY_DIRECTORY)],
         task_manager=TaskManager(include_defaults=False),
-        limit=64,
+        samples={"tiny": numbers},
         bootstrap_iters=0,
     )
 
 
 def test_choices_of_one_token_share_a_forward_pass(objective: Any) -> None:
-    questions = objective._questions["tiny"]
-    assert questions._count == 4 * len(questions) == 256
+    questions = searched(objective)
+    assert len(questions) == 64
     # Two questions of one context, with other choices, share it as well.
     assert sum(len(forward.ids) for forward in questions._forwards) <= len(questions)
 
@@ -107,10 +114,12 @@ def test_choices_of_one_token_share_a_forward_pass(objective: Any) -> None:
 def test_a_score_that_the_task_does_not_give_is_unusable(
     short: Callable[..., LoraSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lm_eval.api.metrics import mean
+
     from fractopt.objective.lora.objective import LoraObjective
     from fractopt.objective.lora.tiny.questions import TinyTask
 
-    monkeypatch.setattr(TinyTask, "aggregation", lambda self: {"acc": None, "f1": None})
+    monkeypatch.setattr(TinyTask, "aggregation", lambda self: {"acc": mean, "acc_norm": None})
     with pytest.raises(UnusableError, match="the task 'tiny' gives acc, got 'tiny/acc_norm'"):
         LoraObjective(short(metric="tiny/acc_norm", test_metrics=()))
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, Train, split_metric
+from fractopt.objective.lora import files
+from fractopt.objective.lora.metrics import split_metric
+from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, Train
+
+
+def tiny(metric: str = "tiny/acc", **changes: Any) -> LoraSettings:
+    return LoraSettings(metric, Model(name=files.TINY), Data(name=files.TINY), **changes)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +42,14 @@ from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, T
         (lambda: Train(seed=-1), "seed"),
         (lambda: Score(racing=True), "racing"),
         (lambda: Score(questions=1), "questions"),
-        (lambda: LoraSettings("hellaswag", Model(name="a/b"), Data(name="alpaca")), "'task/acc'"),
-        (lambda: split_metric("hellaswag/f1"), "got 'hellaswag/f1'"),
+        (lambda: LoraSettings("hellaswag", Model(name="a/b"), Data(name="alpaca")), "'task/score'"),
+        (lambda: split_metric("hellaswag/f1"), "a mean over the questions.*got 'hellaswag/f1'"),
+        (lambda: Score(seed=-1), "seed"),
+        (lambda: tiny(metrics=("tiny/acc",)), "metrics: 'tiny/acc' is named twice"),
+        (lambda: tiny(test_metrics=("a/acc", "a/acc")), "test_metrics: 'a/acc' is named twice"),
+        (lambda: tiny(metrics=("a/mcc",)), "metrics: expected a score that is a mean"),
+        (lambda: tiny(direction="minimize"), "direction: expected 'maximize' of 'tiny/acc'"),
+        (lambda: tiny("a/brier_score"), "direction: expected 'minimize' of 'a/brier_score'"),
     ],
 )
 def test_values_out_of_range_are_refused(build: Any, says: str) -> None:
