@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: "15m", "48GB"."""
+"""Durations and sizes as people write and read them: "15m", "48GB"."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def size(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_BYTES:
         return value
     raise ValueError('expected a size such as "512MB", "48GB" or "48GiB", or a number of bytes')
+
+
+def amount(size: float) -> str:
+    """A number of bytes for people."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size:.0f} bytes"

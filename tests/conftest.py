@@ -10,7 +10,19 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 os.environ["PYTHONSAFEPATH"] = "1"  # for the processes that tests start
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked slow run only when they are asked for."""
+    if "slow" in config.option.markexpr:
+        return
+    skip = pytest.mark.skip(reason="takes tens of seconds: python -m pytest -m slow")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(skip)

@@ -13,6 +13,7 @@ import click
 
 from fractopt.cli.check import check
 from fractopt.cli.console import Exit, fail, reporting, resumable
+from fractopt.cli.fetch import fetch
 from fractopt.cli.job import job
 from fractopt.cli.run import run
 from fractopt.cli.upkeep import doctor, repair, unlock
@@ -27,7 +28,7 @@ def main() -> None:
     """Optimise expensive black boxes, LoRA fine-tunes first, alone or under mpirun."""
 
 
-for command in (run, check, job, repair, unlock, doctor):
+for command in (run, check, fetch, job, repair, unlock, doctor):
     main.add_command(command)
 
 

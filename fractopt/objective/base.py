@@ -102,6 +102,13 @@ class ObjectiveSettings(Protocol):
         """
         return []
 
+    def fetch(self, say: Callable[[str], None], update: bool = False) -> None:
+        """Bring to this machine what it lacks and a network has, and `say` what is done.
+
+        With `update`, also newer versions of what is here. Raises UnusableError for what cannot be had.
+        """
+        say("this objective has nothing to fetch")
+
     def pinned(self) -> ObjectiveSettings:
         """The same settings with what names stand for on this machine now: a branch becomes its commit.
 

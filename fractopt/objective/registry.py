@@ -26,7 +26,16 @@ OBJECTIVES: dict[str, str] = {
     "python": "fractopt.objective.python:PythonSettings",
     "synthetic": "fractopt.objective.synthetic:SyntheticSettings",
 }
-_MEMBERS = ("objective", "no_base", "repeats_exactly", "foreign_code", "mistakes", "absences", "pinned")
+_MEMBERS = (
+    "objective",
+    "no_base",
+    "repeats_exactly",
+    "foreign_code",
+    "mistakes",
+    "absences",
+    "fetch",
+    "pinned",
+)
 
 
 def kinds() -> tuple[str, ...]:

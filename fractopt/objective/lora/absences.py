@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 from fractopt.objective.base import FETCH, Absence, AbsentError, UnusableError
 from fractopt.objective.lora import architecture
@@ -15,10 +16,10 @@ from fractopt.objective.lora.files import home
 from fractopt.objective.lora.model_files import find_checkpoint
 from fractopt.objective.lora.records import find_data, strange_columns
 from fractopt.objective.lora.runtime import OFFLINE
+from fractopt.units import amount
 
 PACKAGES = ("torch", "litgpt", "lm_eval")
 INSTALL = "pip install 'fractopt[llm]'"
-GB = 1e9
 _PATIENCE_S = 300.0  # for lm-eval to be imported on a file system that is slow
 
 
@@ -55,30 +56,34 @@ def wrong_data(name: str | None, path: str | None, revision: str, subset: str | 
 
 
 def missing_questions(tasks: list[str]) -> list[Absence]:
-    """The tasks whose questions lm-eval would have to download: it is asked, in a process of its own."""
+    """The tasks whose questions lm-eval would have to download."""
     if not tasks:
         return []
     if importlib.util.find_spec("lm_eval") is None:
         return [Absence(f"whether the questions of {', '.join(tasks)} are here is known to lm_eval", INSTALL)]
-    command = [sys.executable, "-m", "fractopt.objective.lora.task_data", "look", *tasks]
     try:
-        done = subprocess.run(
-            command,
-            env=os.environ | OFFLINE,
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE_S,
-            check=True,
-        )
-        found = json.loads(done.stdout)
+        found = look_for_questions(tasks)
+    except UnusableError as error:
+        return [Absence(str(error))]
+    return [Absence(said["what"], FETCH if said["fetch"] else "") for said in found.values() if said]
+
+
+def look_for_questions(tasks: list[str]) -> dict[str, dict[str, Any] | None]:
+    """What of each task's questions is missing, as `task_data.look` says it, asked in a process of its own.
+
+    Raises UnusableError where lm-eval cannot be asked.
+    """
+    command = [sys.executable, "-m", "fractopt.objective.lora.task_data", "look", *tasks]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _PATIENCE_S, "check": True}
+    try:
+        done = subprocess.run(command, env=os.environ | OFFLINE, **options)
+        found: dict[str, dict[str, Any] | None] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         reason = str(getattr(error, "stderr", None) or error).strip().rpartition("\n")[2]
-        return [Absence(f"whether the questions of {', '.join(tasks)} are here cannot be told: {reason}")]
-    return [
-        Absence(said["what"], FETCH if said["fetch"] else "")
-        for said in (found[task] for task in tasks)
-        if said is not None
-    ]
+        raise UnusableError(
+            f"whether the questions of {', '.join(tasks)} are here cannot be told: {reason}"
+        ) from None
+    return found
 
 
 def missing_room(size: int) -> list[Absence]:
@@ -90,7 +95,7 @@ def missing_room(size: int) -> list[Absence]:
         return []
     return [
         Absence(
-            f"room: what is missing takes about {size / GB:.1f} GB, and {there} has {free / GB:.1f} GB free",
+            f"room: what is missing takes about {amount(size)}, and {there} has {amount(free)} free",
             "export HF_HOME=/a/directory/with/room",
         )
     ]

@@ -28,6 +28,19 @@ CHECKPOINT_FILES = {
 _SAFE, _PICKLED = ".safetensors", ".bin"  # what the weights of Hugging Face files end with
 
 
+class DamagedError(AbsentError):
+    """The checkpoint in `directory` is not whole; one of ours is made again by a fetch."""
+
+    def __init__(self, what: str, directory: Path) -> None:
+        super().__init__(Absence(what, FETCH if is_ours(directory) else ""))
+        self.directory = directory
+
+
+def is_ours(directory: Path) -> bool:
+    """Whether `fractopt fetch` made what is in `directory`."""
+    return home() in directory.parents
+
+
 def model_home(name: str) -> Path:
     """Where the checkpoints of the hub's model `name` are, one directory a commit."""
     return home() / "models" / name
@@ -97,17 +110,17 @@ def _refuse_incomplete(directory: Path) -> None:
         if not any(isfile(directory / file) for file in names)
     ]
     if absent:
-        raise UnusableError(
+        raise DamagedError(
             f"objective.model: {directory.absolute()} is no complete litgpt checkpoint, it lacks "
-            f"{', '.join(absent)}"
+            f"{', '.join(absent)}",
+            directory,
         )
     sizes = read_json(directory / NOTE).get("files")
     for file, size in sizes.items() if isinstance(sizes, dict) else ():
         found = os.path.getsize(directory / file) if isfile(directory / file) else 0
         if found != size:
-            raise UnusableError(
-                f"objective.model: {directory / file} has {found} bytes and was made with {size}: remove "
-                f"{directory} and run: {FETCH}"
+            raise DamagedError(
+                f"objective.model: {directory / file} has {found} bytes and was made with {size}", directory
             )
 
 

@@ -7,7 +7,7 @@ raises ValueError with one sentence that names the field, what was given and wha
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
@@ -291,6 +291,11 @@ class LoraSettings:
                 where = find_data(data.name, data.path, data.revision, data.subset)
                 data = replace(data, revision=data_version(where))
         return replace(self, model=model, data=data)
+
+    def fetch(self, say: Callable[[str], None], update: bool = False) -> None:
+        from fractopt.objective.lora.fetch.fetch import fetch  # not for the master
+
+        fetch(self, say, update)
 
     def absences(self, thorough: bool = False) -> list[Absence]:
         """What this machine lacks to evaluate anything; `thorough` looks for all tasks' questions too."""

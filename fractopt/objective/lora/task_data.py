@@ -2,8 +2,12 @@
 
     python -m fractopt.objective.lora.task_data look TASK...
 
-says on stdout what is missing, in JSON: {TASK: null or {"what": ..., "fetch": ...}}.
-lm-eval and datasets take seconds to import, and decide at import whether they may use the network.
+says on stdout what is missing, in JSON: {TASK: null or {"what": ..., "fetch": ..., "sources": [...]}}, and
+
+    python -m fractopt.objective.lora.task_data load TASK...
+
+loads them and says {TASK: why not} of those that could not be. lm-eval and datasets take seconds to import,
+and decide at import whether they may use the network.
 """
 
 from __future__ import annotations
@@ -20,16 +24,22 @@ from typing import Any
 import datasets  # type: ignore[import-untyped]
 from lm_eval.tasks import TaskManager
 
+from fractopt.objective.lora.fetch.hub import in_words
 from fractopt.objective.lora.metrics import YAML
 from fractopt.objective.lora.tasks import manager_of
+from fractopt.text import masked
 
 
 def main(argv: list[str]) -> int:
-    _, *tasks = argv
+    what, *tasks = argv
     # What libraries print is not the answer.
     answer = os.dup(1)
     os.dup2(2, 1)
-    found = {task: look(task) for task in tasks}
+    found: dict[str, Any]
+    if what == "look":
+        found = {task: look(task) for task in tasks}
+    else:
+        found = {task: said for task in tasks if (said := load(task))}
     with os.fdopen(answer, "w", encoding="utf-8") as stream:
         json.dump(found, stream)
     return 0
@@ -51,11 +61,23 @@ def look(task: str) -> dict[str, Any] | None:
     except KeyError:
         near = difflib.get_close_matches(task, TaskManager().all_tasks, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "lm-eval ls tasks lists them"
-        return {"what": f"lm-eval knows no task {task!r}; {hint}", "fetch": False}
+        return {"what": f"lm-eval knows no task {task!r}; {hint}", "fetch": False, "sources": []}
     if not absent:
         return None
     lists = ", ".join(path if n == 1 else f"{path} (in {n} parts)" for path, n in absent.items())
-    return {"what": f"the questions of {task} are not on this machine: {lists}", "fetch": True}
+    what = f"the questions of {task} are not on this machine: {lists}"
+    return {"what": what, "fetch": True, "sources": list(absent)}
+
+
+def load(task: str) -> str:
+    """Have lm-eval load the questions of `task`, from the hub where need be; why it could not, or ""."""
+    try:
+        manager_of(task).load([task])
+    except Exception as error:  # datasets raises whatever its network layer raises
+        name = next((str(d["dataset_path"]) for d in definitions(task) if "dataset_path" in d), task)
+        said = in_words(error, "dataset", name)
+        return masked(said or f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    return ""
 
 
 def definitions(task: str) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ import lm_eval.tasks
 from lm_eval.api.metrics import brier_score, mean
 from lm_eval.tasks import TaskManager
 
-from fractopt.objective.base import UnusableError
+from fractopt.objective.base import FETCH, UnusableError
 from fractopt.objective.lora.files import TINY_DIRECTORY
 from fractopt.objective.lora.metrics import YAML
 from fractopt.objective.lora.tiny.questions import FILES as TINY_TASKS
@@ -43,8 +43,8 @@ def load_tasks(name: str, shots: int, setting: str = "objective.metric") -> list
         except Exception as error:  # the datasets package raises whatever its network layer raises
             raise UnusableError(
                 f"{setting}: the questions of {name!r} cannot be loaded "
-                f"({type(error).__name__}: {error}). A run downloads nothing; load them once where there is "
-                "a network, into the same HF_HOME, or set HF_HUB_OFFLINE=0 and HF_DATASETS_OFFLINE=0"
+                f"({type(error).__name__}: {error}). A run downloads nothing; where there is a network, with "
+                f"the same HF_HOME, run: {FETCH}"
             ) from error
         tasks = list(loaded["tasks"].values())
         group = loaded["groups"].get(name)

@@ -82,11 +82,8 @@ def test_the_questions_of_a_task_and_of_a_group_are_looked_for(
     monkeypatch.setattr(task_data.datasets, "load_dataset_builder", builder)
     assert task_data.look("hellaswag") is None
     assert asked == [("Rowan/hellaswag", None)]
-    said = task_data.look("mmlu")
-    assert said == {
-        "what": "the questions of mmlu are not on this machine: cais/mmlu (in 57 parts)",
-        "fetch": True,
-    }
+    what = "the questions of mmlu are not on this machine: cais/mmlu (in 57 parts)"
+    assert task_data.look("mmlu") == {"what": what, "fetch": True, "sources": ["cais/mmlu"]}
     assert ("cais/mmlu", "anatomy") in asked
 
     task = {"task": "mine", "dataset_path": "json", "dataset_kwargs": {"data_files": "q.json"}}
