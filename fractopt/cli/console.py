@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -99,3 +100,18 @@ def log_to_stderr(handler: logging.Handler | None = None) -> None:
     root.propagate = False
     # What an optimizer warns of is for the user: one line, without Python's file and line number.
     warnings.showwarning = lambda message, *_, **__: root.warning("warning: %s", message)
+
+
+def as_json_text(data: Any) -> str:
+    """JSON for other programs; it knows neither NaN nor infinities, which become null."""
+    return json.dumps(_finite(data), indent=1, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(k): _finite(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(v) for v in data]
+    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
+        return None
+    return data

@@ -5,14 +5,13 @@ Commands import what they need when they run: `fractopt --help` answers at once.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
 from fractopt.cli.check import check
-from fractopt.cli.console import Exit, fail, reporting, resumable
+from fractopt.cli.compare import compare
+from fractopt.cli.console import Exit, as_json_text, fail, reporting, resumable
 from fractopt.cli.fetch import fetch
 from fractopt.cli.job import job
 from fractopt.cli.run import run
@@ -28,7 +27,7 @@ def main() -> None:
     """Optimise expensive black boxes, LoRA fine-tunes first, alone or under mpirun."""
 
 
-for command in (run, check, fetch, job, repair, unlock, doctor):
+for command in (run, check, fetch, compare, job, repair, unlock, doctor):
     main.add_command(command)
 
 
@@ -68,7 +67,7 @@ def status(directory: Path, as_json: bool, check_: bool) -> None:
 
     report = read_status(directory)
     if as_json:
-        click.echo(_json(report))
+        click.echo(as_json_text(report))
     elif not check_:
         for line in status_lines(report):
             click.echo(shown(line))
@@ -91,7 +90,7 @@ def best(directory: Path, as_json: bool) -> None:
         fail(Exit.FAILED, f"{directory}: no configuration has a value yet")
     found = recommended_now(history)
     if as_json:
-        click.echo(_json(best_as_json(history, directory, found)))
+        click.echo(as_json_text(best_as_json(history, directory, found)))
         return
     for line in verdict_lines(history, directory, found):
         click.echo(shown(line))
@@ -124,7 +123,7 @@ def export(directory: Path, form: str) -> None:
     from fractopt.report.tables import as_csv, as_records
 
     history = load(directory)
-    click.echo(_json(as_records(history)) if form == "json" else as_csv(history), nl=form == "json")
+    click.echo(as_json_text(as_records(history)) if form == "json" else as_csv(history), nl=form == "json")
 
 
 @main.command()
@@ -146,12 +145,12 @@ def bench(name: str, optimizers: str, budget: int, seeds: int, out: Path | None,
     except ValueError as error:
         raise click.UsageError(str(error).removeprefix("function: ")) from None
     if as_json:
-        click.echo(_json(result.to_json()))
+        click.echo(as_json_text(result.to_json()))
     else:
         for line in table_lines(result):
             click.echo(line)
     if out is not None:
-        (out / f"{name}.json").write_text(_json(result.to_json()) + "\n")
+        (out / f"{name}.json").write_text(as_json_text(result.to_json()) + "\n")
         if result.dimension == 2:
             from fractopt.report.picture import draw
 
@@ -160,18 +159,3 @@ def bench(name: str, optimizers: str, budget: int, seeds: int, out: Path | None,
             except ImportError as error:
                 fail(Exit.FAILED, f"{error}; the results are in {out / f'{name}.json'}")
             click.echo(f"picture: {out / f'{name}.png'}", err=True)
-
-
-def _json(data: Any) -> str:
-    return json.dumps(_finite(data), indent=1, allow_nan=False)
-
-
-def _finite(data: Any) -> Any:
-    """JSON knows neither NaN nor infinities: they become null."""
-    if isinstance(data, dict):
-        return {str(k): _finite(v) for k, v in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(v) for v in data]
-    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
-        return None
-    return data

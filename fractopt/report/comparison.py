@@ -131,8 +131,8 @@ def _compare(history: History, directory: Path, metric: str, subject: Row, ancho
         flattered = f"{what} chose it" if searched else ""
     replicates = len(rows)
     rows = rows or [subject]
-    value = float(np.mean([_value(history, row, metric) for row in rows]))
-    other = _value(history, anchor, metric)
+    value = float(np.mean([metric_value(history, row, metric) for row in rows]))
+    other = metric_value(history, anchor, metric)
     ours, theirs = _answers(directory, rows, metric), _answers(directory, [anchor], metric)
     stderr, questions = math.nan, 0
     if ours is not None and theirs is not None and len(ours) == len(theirs):
@@ -140,11 +140,7 @@ def _compare(history: History, directory: Path, metric: str, subject: Row, ancho
     # The default was fine-tuned once, with a seed of its own; the base model has none.
     trained = 1.0 / len(rows) + (1.0 if anchor.kind is Kind.DEFAULT else 0.0)
     left_out = metric == history.manifest.unseen_metric
-    sign = -history.manifest.sign
-    # A fine-tune's test metrics have a direction of their own, whatever the search's is; those of another
-    # objective are taken to be of the kind that it optimises.
-    if asks and not searched and not left_out:
-        sign = -1.0 if less_is_better(metric) else 1.0
+    sign = better_sign(history, metric)
     return Comparison(
         metric,
         anchor.kind,
@@ -161,17 +157,30 @@ def _compare(history: History, directory: Path, metric: str, subject: Row, ancho
     )
 
 
+def better_sign(history: History, metric: str) -> float:
+    """1 where more of `metric` is better, -1 where less is.
+
+    A fine-tune's test metrics have a direction of their own, whatever the search's is; those of another
+    objective are taken to be of the kind that it optimises.
+    """
+    manifest = history.manifest
+    if manifest.objective.get("kind") == "lora" and metric not in (manifest.metric, manifest.unseen_metric):
+        return -1.0 if less_is_better(metric) else 1.0
+    return -manifest.sign
+
+
 def _seed_error(history: History, metric: str) -> SeedError:
     if metric == history.manifest.metric:
         return seed_error(replicate_values(history.told))
     return seed_error(
-        (row.of, _value(history, row, metric))
+        (row.of, metric_value(history, row, metric))
         for row, outcome in history.told
         if row.kind.is_replicate and outcome.has_value and metric in test_metrics(history, row)
     )
 
 
-def _value(history: History, row: Row, metric: str) -> float:
+def metric_value(history: History, row: Row, metric: str) -> float:
+    """What `row` has of the search's metric, or of a test metric that was computed for it; NaN for none."""
     if metric == history.manifest.metric:
         return row.value
     record = history.tests.get(row.id)

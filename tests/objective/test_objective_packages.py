@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "security"))
 
-from running import configure, fractopt
+from running import configure
 
-from fractopt.archive.store import load
 from fractopt.config.mistakes import ConfigError
 from fractopt.config.read import Config, read_config
 from fractopt.objective import registry
 from fractopt.objective.base import Evaluation, UnusableError, silent
+from fractopt.parallel.message import Finished, Limits, Setup, Task
+from fractopt.parallel.worker import Supervisor, end
 from fractopt.trial import Kind, Outcome
 
 SETTINGS = """
@@ -145,17 +147,23 @@ def test_it_evaluates(package: Package, tmp_path: Path) -> None:
     assert objective(Evaluation(0, Kind.SEARCH, {"x": 3.0}, 0), silent) == Outcome.of(18.0)
 
 
-def test_a_run_with_it(package: Package, tmp_path: Path) -> None:
-    """In evaluation processes, which find it by themselves."""
+def test_an_evaluation_process_finds_it(
+    package: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package()
-    configure(tmp_path, GREENFIT)
-    done = fractopt(tmp_path, "run", "c.toml", "--trust-code", PYTHONPATH=str(tmp_path / "site"))
-    assert done.returncode == 0, done.stderr
-    assert (
-        'trust.code: this run executes code of yours: "greenfit" of the package greenfit 1.2' in done.stderr
-    )
-    told = load(tmp_path / "runs" / "c").told
-    assert [outcome.value for _, outcome in told] == [2.0 * row.params["x"] ** 2 for row, _ in told]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    supervisor = Supervisor(1, Setup(read(tmp_path).objective, "", Limits()))
+    supervisor.start()
+    supervisor.send(Task(0, 0, "search", {"x": 3.0}, 7))
+    said: list[object] = []
+    limit = time.monotonic() + 60.0
+    while not any(isinstance(message, Finished) for message in said):
+        assert time.monotonic() < limit
+        said += supervisor.poll()
+        time.sleep(0.01)
+    end([supervisor], 5.0)
+    assert isinstance(said[-1], Finished)
+    assert said[-1].outcome.value == 18.0
 
 
 def test_two_packages_that_offer_the_same_are_refused_whichever_was_installed_first(
