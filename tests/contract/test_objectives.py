@@ -18,7 +18,7 @@ from fractopt.objective.registry import OBJECTIVES, build, settings_type
 from fractopt.parallel import evaluation
 from fractopt.parallel.message import Task
 from fractopt.space import Float, Int, Space
-from fractopt.trial import Outcome, Status
+from fractopt.trial import Outcome, Part, Status
 
 X_AND_Y = Space(Float("x", -5, 5), Float("y", -5, 5))
 PROGRAM = (
@@ -144,7 +144,8 @@ def test_test_metrics_are_there_where_asked_for_and_nowhere_else(case: Case) -> 
     names = case.table.get("test_metrics", [])
     objective = case.build()
     for test in (False, True):
-        outcome = evaluation.run(objective, Task(0, 0, "search", case.point, 7, test), None, silent)
+        parts = [Part.SEARCH.value, *([Part.TEST.value] if test else [])]
+        outcome = evaluation.run(objective, Task(0, 0, "search", case.point, 7, parts), None, silent)
         assert [name for name in names if name in outcome.metrics] == (names if test else [])
 
 
