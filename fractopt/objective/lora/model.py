@@ -23,6 +23,15 @@ from fractopt.objective.lora.shortcuts import quicken
 DTYPES = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "bf16-mixed": torch.float32}
 
 
+def begins_with_bos(name: str) -> bool:
+    """Whether litgpt has every sample of its model `name` begin with the token BOS, whatever its files say.
+
+    litgpt goes by the name of the checkpoint's directory, which is a commit's where the model was fetched.
+    """
+    smollm = name.startswith("SmolLM2") and name.endswith("Instruct")
+    return smollm or name.startswith(("Meta-Llama-3", "Llama-3"))
+
+
 class BaseModel:
     """The untuned model's weights and tokenizer, resident on `device`.
 
@@ -41,6 +50,7 @@ class BaseModel:
         self.block_size = int(configuration.block_size)
         self.vocabulary = int(configuration.padded_vocab_size)
         self.tokenizer = Tokenizer(self.directory)
+        self.tokenizer.use_bos |= begins_with_bos(configuration.name)
         self.weights = self._load()
         self._check_names()
 
