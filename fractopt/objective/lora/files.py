@@ -5,7 +5,7 @@ What `fractopt fetch` brings lies under one directory, for whose parent the hub'
     $HF_HOME/fractopt/                 ~/.cache/huggingface/fractopt where HF_HOME is not set
         models/ORG/NAME/refs.json      what branches and tags stood for when they were fetched
         models/ORG/NAME/COMMIT/        a litgpt checkpoint; it gets this name when it is whole
-        models/local/NAME-KEY/         the same, made of a Hugging Face directory on this machine
+        models/local/NAME-KEY/         the same, made of Hugging Face files or of a GGUF file
         data/ORG/NAME/refs.json, COMMIT/SUBSET.jsonl
         data/alpaca/
 
@@ -23,9 +23,15 @@ from typing import Any
 
 from fractopt.foreign import read_file
 
-TINY = "fractopt/tiny"  # the model and the data that come with the package
-TINY_TASKS = ("tiny", "tiny-test")  # the questions that come with it
+TINY = "fractopt/tiny"  # a model, and data for it
+CATALOGUE = "fractopt/catalogue"  # data for a pretrained model
+SMOLLM2 = "fractopt/SmolLM2-135M-Instruct"  # a pretrained model, out of a package of PyPI
 TINY_DIRECTORY = Path(__file__).parent / "tiny" / "data"
+CATALOGUE_DIRECTORY = Path(__file__).parent / "catalogue" / "data"
+# What comes with this package.
+PACKAGED_MODELS = {TINY: TINY_DIRECTORY}
+PACKAGED_DATA = {TINY: TINY_DIRECTORY, CATALOGUE: CATALOGUE_DIRECTORY}
+PACKAGED_TASKS = ("tiny", "tiny-test", "catalogue", "catalogue-test")
 MAIN = "main"  # the revision that takes whatever is there
 REFS = "refs.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")

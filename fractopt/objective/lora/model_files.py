@@ -1,4 +1,4 @@
-"""The base model's files on this machine: litgpt checkpoints, and Hugging Face files they are made of.
+"""The base model's files on this machine: litgpt checkpoints, and the files they are made of.
 
 Imports no torch. What is not there, or not what was asked for, raises UnusableError in words.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fractopt.objective.base import FETCH, Absence, AbsentError, UnusableError
-from fractopt.objective.lora import architecture
-from fractopt.objective.lora.files import MAIN, TINY, TINY_DIRECTORY, home, read_json, resolved
+from fractopt.objective.lora import architecture, smollm2
+from fractopt.objective.lora.files import MAIN, PACKAGED_MODELS, SMOLLM2, home, read_json, resolved
 
 NOTE = "fractopt.json"  # beside the files of a checkpoint that we made: its commit, and their sizes
 # What a litgpt checkpoint is made of: a label, and the names any of which will do.
@@ -25,6 +25,8 @@ CHECKPOINT_FILES = {
     "tokenizer.json or tokenizer.model": ("tokenizer.json", "tokenizer.model"),
     "tokenizer_config.json": ("tokenizer_config.json",),
 }
+GGUF = ".gguf"  # what the name of such a file ends with
+GGUF_GROWS = 6  # times, from 4 or 8 bits for most weights to 32
 _SAFE, _PICKLED = ".safetensors", ".bin"  # what the weights of Hugging Face files end with
 
 
@@ -51,8 +53,11 @@ def find_checkpoint(name: str | None, path: str | None, revision: str = MAIN) ->
 
     `revision` is a branch, a tag, a commit, or what `model_version` says; "main" takes what is at `path`.
     """
-    if name == TINY:
-        return TINY_DIRECTORY
+    if name in PACKAGED_MODELS:
+        return PACKAGED_MODELS[name]
+    gguf = gguf_file(name, path)
+    if gguf is not None:
+        return _converted(gguf, "is a GGUF file, which is", GGUF_GROWS, revision)
     if path is not None:
         return _at_path(Path(os.path.expanduser(path)), revision)
     place = model_home(str(name))
@@ -82,22 +87,29 @@ def _at_path(directory: Path, revision: str) -> Path:
     if not isdir(directory):
         raise AbsentError(
             Absence(
-                "objective.model.path: expected the directory of a litgpt checkpoint, or of Hugging Face "
-                f"files, there is none at {directory.absolute()}"
+                "objective.model.path: expected the directory of a litgpt checkpoint or of Hugging Face "
+                f"files, or a file *{GGUF}, there is none at {directory.absolute()}"
             )
         )
     if not isfile(directory / "lit_model.pth") and is_hugging_face(directory):
-        converted = conversion_of(directory)
-        if not isdir(converted):
-            raise AbsentError(
-                Absence(
-                    f"objective.model.path: {directory.absolute()} holds Hugging Face files, which are not "
-                    f"converted to litgpt's yet (they will be in {converted})",
-                    FETCH,
-                    sum(file.stat().st_size for file in weight_files(directory) if file.is_file()),
-                )
+        return _converted(directory, "holds Hugging Face files, which are", 1, revision)
+    _refuse_incomplete(directory)
+    _refuse_another(directory, revision)
+    return directory
+
+
+def _converted(source: Path, what: str, grows: int, revision: str) -> Path:
+    """The checkpoint made of `source`, of which `what` says what it is; it has `grows` times its size."""
+    directory = conversion_of(source)
+    if not isdir(directory):
+        raise AbsentError(
+            Absence(
+                f"objective.model.path: {source.absolute()} {what} not converted to litgpt's yet (it will be "
+                f"in {directory})",
+                FETCH,
+                grows * sum(file.stat().st_size for file in _source_files(source) if file.is_file()),
             )
-        directory = converted
+        )
     _refuse_incomplete(directory)
     _refuse_another(directory, revision)
     return directory
@@ -164,7 +176,22 @@ def downloaded_commit(directory: Path) -> str | None:
     return commits.pop() or None if len(commits) == 1 else None
 
 
-# --- Hugging Face files
+# --- GGUF and Hugging Face files
+
+
+def gguf_file(name: str | None, path: str | None) -> Path | None:
+    """The GGUF file that a model is to be made of, None for a model that is not made of one.
+
+    Raises AbsentError where it comes with a package that is not installed.
+    """
+    if name == SMOLLM2:
+        return smollm2.gguf_file()
+    file = Path(os.path.expanduser(path or ""))
+    return file if file.suffix == GGUF and isfile(file) else None
+
+
+def _source_files(source: Path) -> list[Path]:
+    return [source] if isfile(source) else weight_files(source)
 
 
 def is_hugging_face(directory: Path) -> bool:
@@ -194,10 +221,10 @@ def choose_weights(names: Sequence[str], read: Callable[[str], dict[str, Any]]) 
     return safe or [name for name in names if name.endswith(_PICKLED) and name != "training_args.bin"]
 
 
-def conversion_of(directory: Path) -> Path:
-    """Where the litgpt checkpoint made of the Hugging Face files in `directory` is kept."""
-    files = [(file.name, file.stat()) for file in weight_files(directory) if file.is_file()]
-    where = directory.resolve()
+def conversion_of(source: Path) -> Path:
+    """Where the litgpt checkpoint made of `source`, a GGUF file or Hugging Face directory, is kept."""
+    files = [(file.name, file.stat()) for file in _source_files(source) if file.is_file()]
+    where = source.resolve()
     state = (str(where), [(name, found.st_size, found.st_mtime_ns) for name, found in files])
     return (
         home() / "models" / "local" / f"{where.name}-{hashlib.sha256(repr(state).encode()).hexdigest()[:12]}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fractopt.objective.base import FETCH, Absence, AbsentError, UnusableError
-from fractopt.objective.lora.files import COMMIT, MAIN, TINY, TINY_DIRECTORY, home, resolved
+from fractopt.objective.lora.files import COMMIT, MAIN, PACKAGED_DATA, home, resolved
 
 ALPACA = "alpaca"
 ALPACA_FILE = "alpaca_data_cleaned_archive.json"
@@ -48,8 +48,8 @@ def find_data(name: str | None, path: str | None, revision: str = MAIN, subset: 
     `revision` is a branch, a tag or a commit of a data set on the hub, or what `data_version` says; "main"
     takes what is at `path`.
     """
-    if name == TINY:
-        return TINY_DIRECTORY
+    if name in PACKAGED_DATA:
+        return PACKAGED_DATA[name]
     if name is not None and name != ALPACA:
         return _of_the_hub(NAMES.get(name, name), revision, subset)
     found = _alpaca() if name == ALPACA else _at_path(Path(os.path.expanduser(str(path))))

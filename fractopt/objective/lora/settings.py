@@ -21,7 +21,15 @@ from fractopt.objective.lora.absences import (
     missing_room,
     wrong_data,
 )
-from fractopt.objective.lora.files import MAIN, TINY, TINY_TASKS
+from fractopt.objective.lora.files import (
+    CATALOGUE,
+    MAIN,
+    PACKAGED_DATA,
+    PACKAGED_MODELS,
+    PACKAGED_TASKS,
+    SMOLLM2,
+    TINY,
+)
 from fractopt.objective.lora.hyperparameters import (
     ALTERNATIVES,
     NAMES,
@@ -48,7 +56,8 @@ class Model:
     """The base model: a `name` on the Hugging Face hub, or the `path` of a directory.
 
     A name is looked up on this machine, where `fractopt fetch` put it; nothing is downloaded during a run.
-    A path is a litgpt checkpoint, or Hugging Face files, which `fractopt fetch` converts. `revision` is a
+    A path is a litgpt checkpoint, or Hugging Face files or a GGUF file, which `fractopt fetch` converts.
+    "fractopt/tiny" comes with this package, "fractopt/SmolLM2-135M-Instruct" with another. `revision` is a
     branch, a tag or a commit; a run takes, and its archive keeps, the commit that it stood for when it was
     fetched, or a checksum where there is none. `architecture` is litgpt's name of the model that this one is
     built like, for a model that litgpt does not know by its name. precision "auto": bf16-true on a GPU that
@@ -65,14 +74,16 @@ class Model:
         _one_of_two("model", self.name, self.path)
         if self.name is not None and not _REPOSITORY.fullmatch(self.name):
             raise ValueError(
-                f"name: expected a model of the hub as ORGANISATION/NAME, or {TINY!r}, got {self.name!r}"
+                f"name: expected a model of the hub as ORGANISATION/NAME, or {TINY!r} or {SMOLLM2!r}, "
+                f"got {self.name!r}"
             )
 
 
 @dataclass(frozen=True)
 class Data:
-    """The fine-tuning data: `name` "alpaca", "alpaca-2k", "fractopt/tiny" or one of the hub, or a `path`.
+    """The fine-tuning data: `name` "alpaca", "alpaca-2k" or one of the hub, or a `path`.
 
+    "fractopt/tiny" and "fractopt/catalogue" are names too: they come with this package.
     `path` is one file of records (json, jsonl or parquet), split by `split_seed` with `val_fraction` set
     aside (default: litgpt's, 0.03865 of alpaca, 0.05 of all others), or a directory with a train and a val
     file. Of a data set of the hub it is the "train" split, of its `subset` where it has several. Each record
@@ -94,11 +105,11 @@ class Data:
         _one_of_two("data", self.name, self.path)
         if self.name not in (None, ALPACA, ALPACA_2K) and not _REPOSITORY.fullmatch(str(self.name)):
             raise ValueError(
-                f"name: expected {ALPACA!r}, {ALPACA_2K!r}, {TINY!r} or a data set of the hub as "
-                f"ORGANISATION/NAME, got {self.name!r}; give a file as path"
+                f"name: expected {ALPACA!r}, {ALPACA_2K!r}, {TINY!r}, {CATALOGUE!r} or a data set of the hub "
+                f"as ORGANISATION/NAME, got {self.name!r}; give a file as path"
             )
         if self.subset is not None:
-            if self.name in (None, ALPACA, TINY):
+            if self.name in (None, ALPACA, *PACKAGED_DATA):
                 raise ValueError("subset: only a data set of the hub has subsets; leave it out")
             if not _NAME.fullmatch(self.subset):
                 raise ValueError(f"subset: expected the name of a subset, got {self.subset!r}")
@@ -214,9 +225,9 @@ class LoraSettings:
     """Everything the lora objective is told.
 
     `metric` is what the optimizer is told, `metrics` are recorded beside it, `test_metrics` it is never told.
-    Each is "task/score": a task of lm-eval, the path of a task's YAML file, or "tiny" and "tiny-test", the
-    questions that come with the package; and a score that the task gives each question, such as acc or
-    acc_norm. `direction` is the search's.
+    Each is "task/score": a task of lm-eval, the path of a task's YAML file, or one of the package's own
+    ("tiny", "tiny-test", "catalogue", "catalogue-test"); and a score that the task gives each question, such
+    as acc or acc_norm. `direction` is the search's.
     """
 
     metric: str
@@ -283,11 +294,11 @@ class LoraSettings:
         """The same settings with the versions of model and data that this machine has, where it has them."""
         model, data = self.model, self.data
         with suppress(UnusableError, OSError):
-            if model.name != TINY:
+            if model.name not in PACKAGED_MODELS:
                 found = find_checkpoint(model.name, model.path, model.revision)
                 model = replace(model, revision=model_version(found) or model.revision)
         with suppress(UnusableError, OSError):
-            if data.name != TINY:
+            if data.name not in PACKAGED_DATA:
                 where = find_data(data.name, data.path, data.revision, data.subset)
                 data = replace(data, revision=data_version(where))
         return replace(self, model=model, data=data)
@@ -303,7 +314,7 @@ class LoraSettings:
         found += missing_model(self.model.name, self.model.path, self.model.revision, self.model.architecture)
         found += missing_data(self.data.name, self.data.path, self.data.revision, self.data.subset)
         if thorough:
-            found += missing_questions([task for task in self.tasks if task not in TINY_TASKS])
+            found += missing_questions([task for task in self.tasks if task not in PACKAGED_TASKS])
         room = missing_room(sum(absence.size for absence in found))
         return [*found, *room]
 

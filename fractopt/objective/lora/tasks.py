@@ -12,9 +12,10 @@ from lm_eval.api.metrics import brier_score, mean
 from lm_eval.tasks import TaskManager
 
 from fractopt.objective.base import FETCH, UnusableError
-from fractopt.objective.lora.files import TINY_DIRECTORY
+from fractopt.objective.lora.catalogue.questions import FILES as CATALOGUE_TASKS
+from fractopt.objective.lora.catalogue.questions import catalogue_task
+from fractopt.objective.lora.files import PACKAGED_TASKS, TINY_DIRECTORY
 from fractopt.objective.lora.metrics import YAML
-from fractopt.objective.lora.tiny.questions import FILES as TINY_TASKS
 from fractopt.objective.lora.tiny.questions import TinyTask
 
 FEWSHOT_SEED = 1234  # lm-eval's own default
@@ -30,15 +31,17 @@ def load_tasks(name: str, shots: int, setting: str = "objective.metric") -> list
     Raises UnusableError, which blames `setting`, for an unknown task, for questions that are not on this
     machine, and for what this objective cannot score.
     """
-    if name in TINY_TASKS:
-        tasks: list[Any] = [TinyTask(name, TINY_DIRECTORY)]
+    if name in PACKAGED_TASKS:
+        tasks: list[Any] = [
+            catalogue_task(name) if name in CATALOGUE_TASKS else TinyTask(name, TINY_DIRECTORY)
+        ]
     else:
         try:
             loaded = manager_of(name).load([name])
         except KeyError as error:
             raise UnusableError(
                 f"{setting}: lm-eval knows no task {name!r}; `lm-eval ls tasks` lists them, the path "
-                "of a task's YAML file does as well, and 'tiny' comes with this package"
+                f"of a task's YAML file does as well, and {', '.join(PACKAGED_TASKS)} come with this package"
             ) from error
         except Exception as error:  # the datasets package raises whatever its network layer raises
             raise UnusableError(

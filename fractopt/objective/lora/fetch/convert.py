@@ -1,7 +1,7 @@
-"""Hugging Face files into a litgpt checkpoint, by litgpt's own converter; whole in its place, or not there.
+"""Files of a model into a litgpt checkpoint, whole in its place or not there. Needs torch and litgpt.
 
-Needs torch and litgpt. Weights in torch's old format are read without running what may be hidden in them:
-litgpt's converter would unpickle them.
+Hugging Face files go through litgpt's own converter. Weights in torch's old format are read without running
+what may be hidden in them: litgpt's converter would unpickle them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 
 from fractopt.durable import replace_file, sync_directory
 from fractopt.objective.base import UnusableError
+from fractopt.objective.lora.checkpoint import write_checkpoint
+from fractopt.objective.lora.gguf import GGUF
 from fractopt.objective.lora.model_files import NOTE
 
 ASIDE = ".tmp"  # what the name of a checkpoint that is being made ends with
@@ -37,12 +39,7 @@ def convert(
     `name` is litgpt's of the model, `note` is kept beside the checkpoint. Raises UnusableError for files that
     do not hold such a model.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*{ASIDE}"):
-        shutil.rmtree(left, ignore_errors=True)  # of a conversion that was killed
-    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}{ASIDE}")
-    aside.mkdir()
-    try:
+    with _making(target, note) as aside:
         for file in others:
             shutil.copyfile(file, aside / file.name)
         linked = [_as_safetensors(file, aside / file.name) for file in weights]
@@ -57,6 +54,24 @@ def convert(
         for file in linked:
             file.unlink()
         _check(aside, weights[0].parent)
+
+
+def convert_gguf(source: Path, name: str, target: Path, note: Mapping[str, Any]) -> None:
+    """Make the litgpt checkpoint `target` of the GGUF file `source`; `name` and `note` as above."""
+    with _making(target, note) as aside:
+        write_checkpoint(GGUF(source), name, aside)
+
+
+@contextmanager
+def _making(target: Path, note: Mapping[str, Any]) -> Iterator[Path]:
+    """A directory to put files into; it becomes `target`, durably, unless somebody was faster."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{target.name}.*{ASIDE}"):
+        shutil.rmtree(left, ignore_errors=True)  # of a conversion that was killed
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}{ASIDE}")
+    aside.mkdir()
+    try:
+        yield aside
         sizes = {file.name: file.stat().st_size for file in sorted(aside.iterdir())}
         replace_file(aside / NOTE, json.dumps({**note, "files": sizes}, indent=1).encode() + b"\n")
         for file in aside.iterdir():

@@ -12,7 +12,7 @@ from fractopt.durable import replace_file
 from fractopt.objective.base import AbsentError, UnusableError
 from fractopt.objective.lora.fetch.hub import Hub
 from fractopt.objective.lora.fetch.job import Job, compared, named, remember, there
-from fractopt.objective.lora.files import TINY, home
+from fractopt.objective.lora.files import PACKAGED_DATA, home
 from fractopt.objective.lora.records import (
     ALPACA,
     ALPACA_FILE,
@@ -35,7 +35,7 @@ CARDS = ("README.md", ".huggingface.yaml")
 
 def plan_data(data: Data, hub: Hub, update: bool) -> Job | str | None:
     """How to get the data; in words where they are, or None where they came with the package."""
-    if data.name == TINY:
+    if data.name in PACKAGED_DATA:
         return None
     of_the_hub = None if data.name in (None, ALPACA) else NAMES.get(str(data.name), data.name)
     try:

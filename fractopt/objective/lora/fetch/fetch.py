@@ -21,7 +21,7 @@ from fractopt.objective.lora.fetch.hub import Hub
 from fractopt.objective.lora.fetch.job import Job
 from fractopt.objective.lora.fetch.model import plan_model
 from fractopt.objective.lora.fetch.questions import plan_questions
-from fractopt.objective.lora.files import TINY_TASKS, home
+from fractopt.objective.lora.files import PACKAGED_TASKS, home
 from fractopt.units import amount
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def fetch(settings: LoraSettings, say: Say, update: bool = False) -> None:
         plans: tuple[Callable[[], Job | str | None], ...] = (
             lambda: plan_model(settings.model, hub, update),
             lambda: plan_data(settings.data, hub, update),
-            lambda: plan_questions([task for task in settings.tasks if task not in TINY_TASKS], hub),
+            lambda: plan_questions([task for task in settings.tasks if task not in PACKAGED_TASKS], hub),
         )
         for plan in plans:
             try:

@@ -8,17 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fractopt.objective.base import AbsentError, UnusableError
+from fractopt.objective.base import FETCH, AbsentError, UnusableError
 from fractopt.objective.lora import architecture
 from fractopt.objective.lora.fetch.hub import PUBLIC, Hub
 from fractopt.objective.lora.fetch.job import Job, compared, named, remember, there
-from fractopt.objective.lora.files import TINY, home
+from fractopt.objective.lora.files import PACKAGED_MODELS, SMOLLM2, home
 from fractopt.objective.lora.model_files import (
+    GGUF_GROWS,
     DamagedError,
     choose_weights,
     conversion_of,
     downloaded_commit,
     find_checkpoint,
+    gguf_file,
     is_ours,
     model_home,
     model_version,
@@ -43,7 +45,7 @@ TOKENIZER = "tokenizer"  # what the names of further ones begin with
 
 def plan_model(model: Model, hub: Hub, update: bool) -> Job | str | None:
     """How to get the model; in words where it is, or None where it came with the package."""
-    if model.name == TINY:
+    if model.name in PACKAGED_MODELS:
         return None
     try:
         here = find_checkpoint(model.name, model.path, model.revision)
@@ -52,15 +54,18 @@ def plan_model(model: Model, hub: Hub, update: bool) -> Job | str | None:
             raise
         shutil.rmtree(error.directory)  # ours, and made again in a moment
     except AbsentError as error:
-        if not error.absence.command:
+        if error.absence.command != FETCH:
             raise
     else:
         version = model_version(here)
-        if model.name is None:
-            return there(str(model.path), here, version)
+        if model.name in (None, SMOLLM2):
+            return there(str(model.name or model.path), here, version)
         if not update:
             said = compared(hub, "model", model.name, model.revision, version)
             return there(model.name, here, version) + said
+    gguf = gguf_file(model.name, model.path)
+    if gguf is not None:
+        return _from_gguf(gguf, model.architecture or (model.name or gguf.stem).rpartition("/")[2])
     config = _architecture(model)
     return _from_files(model, config) if model.name is None else _from_hub(model.name, model, config, hub)
 
@@ -113,6 +118,19 @@ def _from_files(model: Model, config: str) -> Job:
     size = sum(file.stat().st_size for file in weights)
     converts = _conversion_bytes([file.name for file in weights], size)
     return Job(f"the model in {source}, converted into {target}", ((home(), converts),), do)
+
+
+def _from_gguf(source: Path, name: str) -> Job:
+    target = conversion_of(source)
+
+    def do() -> str:
+        from fractopt.objective.lora.fetch.convert import convert_gguf  # with torch
+
+        convert_gguf(source, name, target, {"source": str(source.resolve())})
+        return there(name, target, model_version(target))
+
+    size = GGUF_GROWS * source.stat().st_size
+    return Job(f"the model in {source}, converted into {target}", ((home(), size),), do)
 
 
 def _architecture(model: Model) -> str:

@@ -24,10 +24,10 @@ def write(directory: Path) -> list[Path]:
         "tokenizer.json": _json(tokenizer.model_file(), indent=None),
         "tokenizer_config.json": _json(tokenizer.configuration()),
         "generation_config.json": _json({"bos_token_id": 0, "eos_token_id": 1}),
-        "train.json": _records(world.lessons(taught, 3)),
-        "val.json": _records(validation_lessons),
-        "questions.jsonl": _questions(world.questions(validation, 4)),
-        "questions_test.jsonl": _questions(world.questions(test, 6)),
+        "train.json": records_text(world.lessons(taught, 3)),
+        "val.json": records_text(validation_lessons),
+        "questions.jsonl": questions_text(world.questions(validation, 4)),
+        "questions_test.jsonl": questions_text(world.questions(test, 6)),
     }
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -39,11 +39,13 @@ def _json(content: Any, indent: int | None = 1) -> str:
     return json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
 
 
-def _records(records: list[dict[str, str]]) -> str:
+def records_text(records: list[dict[str, str]]) -> str:
+    """JSON, one record a line."""
     return "[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n"
 
 
-def _questions(questions: list[world.Question]) -> str:
+def questions_text(questions: list[world.Question]) -> str:
+    """JSON lines, one question each."""
     lines = [
         json.dumps({"instruction": q.instruction, "choices": q.choices, "label": q.label, "kind": q.kind})
         for q in questions

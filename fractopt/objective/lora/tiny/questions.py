@@ -1,4 +1,4 @@
-"""The tiny task's questions as lm-eval tasks, held in memory: no dataset cache is written."""
+"""Questions of the package as lm-eval tasks, held in memory: no dataset cache is written. The tiny task's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,35 @@ from fractopt.objective.lora.tiny import world
 FILES = {"tiny": "questions.jsonl", "tiny-test": "questions_test.jsonl"}
 
 
+class InMemoryTask(ConfigurableTask):  # type: ignore[misc]
+    """The task that lm-eval's `definition` describes, its questions the lines of JSON in `file`."""
+
+    def __init__(self, definition: dict[str, Any], file: Path) -> None:
+        self._file = file
+        super().__init__(config=definition)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        with self._file.open(encoding="utf-8") as lines:
+            self.dataset = {"validation": Dataset.from_list([json.loads(line) for line in lines])}
+
+
+def multiple_choice(name: str, text: str) -> dict[str, Any]:
+    """lm-eval's description of the task `name` that asks `text`, but for where the questions come from."""
+    return {
+        "task": name,
+        "output_type": "multiple_choice",
+        "validation_split": "validation",
+        "doc_to_text": text,
+        "doc_to_choice": "choices",
+        "doc_to_target": "label",
+        "metric_list": [
+            {"metric": score, "aggregation": "mean", "higher_is_better": True}
+            for score in ("acc", "acc_norm")
+        ],
+        "metadata": {"version": 1.0},
+    }
+
+
 def definition(task: str) -> dict[str, Any]:
     """lm-eval's description of `task`, but for where the questions come from.
 
@@ -21,27 +50,11 @@ def definition(task: str) -> dict[str, Any]:
     scores all four choices with one forward pass.
     """
     prompt, answer = world.ALPACA.format(instruction="{{instruction}}"), world.ANSWER.format(value="")
-    return {
-        "task": task,
-        "output_type": "multiple_choice",
-        "validation_split": "validation",
-        "doc_to_text": prompt + answer.rstrip(),
-        "doc_to_choice": "choices",
-        "doc_to_target": "label",
-        "metric_list": [
-            {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")
-        ],
-        "metadata": {"version": 1.0},
-    }
+    return multiple_choice(task, prompt + answer.rstrip())
 
 
-class TinyTask(ConfigurableTask):  # type: ignore[misc]
+class TinyTask(InMemoryTask):
     """The questions `task` ("tiny" or "tiny-test") of the files in `directory`."""
 
     def __init__(self, task: str, directory: Path) -> None:
-        self._questions = directory / FILES[task]
-        super().__init__(config=definition(task))
-
-    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        with self._questions.open(encoding="utf-8") as lines:
-            self.dataset = {"validation": Dataset.from_list([json.loads(line) for line in lines])}
+        super().__init__(definition(task), directory / FILES[task])
