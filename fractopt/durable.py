@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -55,6 +58,43 @@ def create_file(path: Path, data: bytes) -> None:
     except OSError:
         path.unlink(missing_ok=True)  # nobody is left with what its maker believes not to be there
         raise
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """A new directory that becomes `path`, durably, when the block ends; nothing is left where it raises.
+
+    Raises FileExistsError where something is there, except for a directory with nothing in it. Directories
+    above are made.
+    """
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(errno.EEXIST, "there is something already", str(path))
+    made = [above for above in path.absolute().parents if not above.exists()]
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        for folder, _, files in os.walk(aside):
+            for name in files:
+                _sync_file(Path(folder, name))
+            sync_directory(Path(folder))
+        os.rename(aside, path)  # unlike `replace` of a file, fails where the directory is not empty by now
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        for above in made:
+            with suppress(OSError):
+                above.rmdir()
+        raise
+    for above in (path, *made):
+        sync_directory(above.absolute().parent)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write_aside(path: Path, data: bytes, *, durable: bool) -> Path:

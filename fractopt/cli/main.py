@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from fractopt.cli.best import best
 from fractopt.cli.check import check
 from fractopt.cli.compare import compare
 from fractopt.cli.console import Exit, as_json_text, fail, reporting, resumable
@@ -27,7 +28,7 @@ def main() -> None:
     """Optimise expensive black boxes, LoRA fine-tunes first, alone or under mpirun."""
 
 
-for command in (run, check, fetch, compare, job, repair, unlock, doctor):
+for command in (run, check, fetch, best, compare, job, repair, unlock, doctor):
     main.add_command(command)
 
 
@@ -74,26 +75,6 @@ def status(directory: Path, as_json: bool, check_: bool) -> None:
     if check_:
         codes = {"complete": Exit.DONE, "failed": Exit.FAILED}
         raise SystemExit(codes.get(report["state"], resumable()))
-
-
-@main.command()
-@click.argument("directory", type=DIRECTORY)
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-@reporting
-def best(directory: Path, as_json: bool) -> None:
-    """The recommended and the best observed configuration of the run in DIRECTORY."""
-    from fractopt.archive.store import load
-    from fractopt.report.verdict import best_as_json, recommended_now, verdict_lines
-
-    history = load(directory)
-    if history.best is None:
-        fail(Exit.FAILED, f"{directory}: no configuration has a value yet")
-    found = recommended_now(history)
-    if as_json:
-        click.echo(as_json_text(best_as_json(history, directory, found)))
-        return
-    for line in verdict_lines(history, directory, found):
-        click.echo(shown(line))
 
 
 @main.command()

@@ -94,7 +94,7 @@ def build(spec: Mapping[str, Any]) -> Objective:
         cls = settings_type(str(kind))
     except ValueError as error:  # known to the master: another node may lack the package
         raise UnusableError(str(error)) from error
-    checked: ObjectiveSettings = _from_json(cls, settings)
+    checked: ObjectiveSettings = settings_from(cls, settings)
     try:
         objective = _load(checked.objective)
     except Exception as error:
@@ -104,6 +104,26 @@ def build(spec: Mapping[str, Any]) -> Objective:
             f"the objective {kind!r} cannot be loaded from {checked.objective!r}: {_named(error)}"
         ) from error
     return cast(Objective, objective(checked))
+
+
+def settings_from(cls: type[Any], record: Mapping[str, Any]) -> Any:
+    """A settings dataclass from JSON's types: nested tables and tuples find their form again.
+
+    Raises ValueError or TypeError where it refuses them.
+    """
+    hints = get_type_hints(cls)
+    values = {}
+    for field in fields(cls):
+        if field.name not in record:
+            continue
+        value = record[field.name]
+        nested = next((t for t in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(t)), None)
+        if nested is not None and isinstance(value, Mapping):
+            value = settings_from(cast(type[Any], nested), value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[field.name] = value
+    return cls(**values)
 
 
 def _package(point: EntryPoint) -> str:
@@ -117,20 +137,3 @@ def _named(error: Exception) -> str:
 def _load(path: str) -> Any:
     module, _, attribute = path.partition(":")
     return getattr(import_module(module), attribute)
-
-
-def _from_json(cls: type[Any], record: Mapping[str, Any]) -> Any:
-    """A settings dataclass from JSON's types: nested tables and tuples find their form again."""
-    hints = get_type_hints(cls)
-    values = {}
-    for field in fields(cls):
-        if field.name not in record:
-            continue
-        value = record[field.name]
-        nested = next((t for t in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(t)), None)
-        if nested is not None and isinstance(value, Mapping):
-            value = _from_json(cast(type[Any], nested), value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[field.name] = value
-    return cls(**values)

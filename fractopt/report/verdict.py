@@ -65,7 +65,7 @@ def verdict_lines(history: History, directory: Path, found: Recommended | None) 
             if found is None or found.id != best.id:
                 yield " " * WIDTH + _params(best)
         for c in comparisons(history, directory, best.id if found is None else found.id):
-            yield f"{'against ' + c.against.value:{WIDTH}}{_comparison_text(c)}"
+            yield f"{'against ' + c.against.value:{WIDTH}}{comparison_text(c)}"
     counts = ", ".join(f"{n} {status}" for status, n in sorted(history.counts().items()))
     replicates = sum(row.kind.is_replicate for row in history.evaluations)
     among = f"; {replicates} of them replicates" if replicates else ""
@@ -120,7 +120,7 @@ def _params(row: Row) -> str:
     return ", ".join(f"{k} {v:.6g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.params.items())
 
 
-def _comparison_text(c: Comparison) -> str:
+def comparison_text(c: Comparison) -> str:
     text = f"{c.metric} {c.value:.4f} - {c.anchor:.4f} = {c.difference:+.4f}"
     if not math.isnan(c.stderr):
         text += f" ± {c.stderr:.4f} (standard error of the paired difference, {c.questions} questions)"

@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from litgpt.lora import GPT, lora_filter
+from litgpt.lora import lora_filter
 
 from fractopt.objective.base import Evaluation
 from fractopt.objective.lora.hyperparameters import Hyperparameters
@@ -39,7 +39,7 @@ class Adapter:
 
     @classmethod
     def of(cls, tuned: FineTune, origin: Mapping[str, Any]) -> Adapter:
-        weights = {name: weight.detach() for name, weight in _adapters(tuned.model).items()}
+        weights = {name: w.detach() for name, w in tuned.model.state_dict().items() if lora_filter(name, w)}
         return cls(origin, tuned.loss, tuned.steps, weights)
 
     def to_bytes(self) -> bytes:
@@ -58,13 +58,6 @@ class Adapter:
             return cls(dict(header["origin"]), float(header["loss"]), int(header["steps"]), weights)
         except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"it is no adapter of fractopt ({type(error).__name__}: {error})") from error
-
-    def put_into(self, model: GPT) -> None:
-        """Give these weights to `model`; raises ValueError where its adapters have other names or shapes."""
-        expected = {name: weight.shape for name, weight in _adapters(model).items()}
-        if {name: weight.shape for name, weight in self.weights.items()} != expected:
-            raise ValueError("its weights have other names or shapes than the model's adapters")
-        model.load_state_dict(self.weights, strict=False)
 
 
 class Kept:
@@ -99,12 +92,7 @@ class Kept:
             adapter = Adapter.from_bytes(evaluation.kept)
             if unlike := differences(self._origin.of(evaluation, point, seed), adapter.origin):
                 raise ValueError(f"it has another {', '.join(unlike)}")
-            model = self._base.with_adapters(point, seed)
-            adapter.put_into(model)
+            model = self._base.tuned(point, adapter.weights)
         except ValueError as error:
             return None, f"fine-tuned again, the kept adapter was of no use: {error}"
         return FineTune(model, adapter.loss, adapter.steps, 0.0), "with the adapter that was kept"
-
-
-def _adapters(model: GPT) -> dict[str, torch.Tensor]:
-    return {name: weight for name, weight in model.state_dict().items() if lora_filter(name, weight)}

@@ -6,12 +6,12 @@ written. Imported in the evaluation process only, after `runtime.prepare`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from litgpt.lora import GPT, Config, mark_only_lora_as_trainable
+from litgpt.lora import GPT, Config, lora_filter, mark_only_lora_as_trainable
 from litgpt.tokenizer import Tokenizer
 
 from fractopt.objective.base import UnusableError
@@ -33,14 +33,14 @@ def begins_with_bos(name: str) -> bool:
 
 
 class BaseModel:
-    """The untuned model's weights and tokenizer, resident on `device`.
+    """The untuned model's weights and tokenizer, resident on `device`: a GPU where there is one.
 
     Raises UnusableError where the checkpoint cannot be used.
     """
 
-    def __init__(self, model: settings.Model) -> None:
+    def __init__(self, model: settings.Model, device: torch.device | None = None) -> None:
         self.directory = find_checkpoint(model.name, model.path, model.revision)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = model.precision
         if self.precision == "auto":
             on_gpu = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -98,11 +98,28 @@ class BaseModel:
 
     def untuned(self) -> GPT:
         """The model without adapters."""
+        return self.built(self._configuration(), {})
+
+    def tuned(self, hyperparameters: Hyperparameters, adapter: Mapping[str, torch.Tensor]) -> GPT:
+        """The model with adapters that were trained before; raises ValueError where these do not fit."""
+        return self.built(self._adapted(hyperparameters), adapter)
+
+    def built(self, configuration: Config, adapter: Mapping[str, torch.Tensor]) -> GPT:
+        """The model of `configuration`, its adapters being `adapter`, not to be trained.
+
+        Raises ValueError where these have other names or shapes.
+        """
         with torch.device("meta"):
-            gpt = GPT(self._configuration())
+            gpt = GPT(configuration)
+        expected = {name: w.shape for name, w in gpt.state_dict().items() if lora_filter(name, w)}
+        if {name: weight.shape for name, weight in adapter.items()} != expected:
+            raise ValueError("its weights have other names or shapes than the model's adapters")
         gpt.load_state_dict(self.weights, strict=False, assign=True)
+        own = {name: w.to(device=self.device, dtype=self.dtype) for name, w in adapter.items()}
+        gpt.load_state_dict(own, strict=False, assign=True)
         # The rotary tables are no part of a checkpoint and were made on the meta device.
         gpt.cos, gpt.sin = gpt.rope_cache(device=self.device)
+        quicken(gpt)  # as in training: to the bit
         return gpt.requires_grad_(False)
 
     def with_adapters(self, hyperparameters: Hyperparameters, seed: int) -> GPT:
@@ -111,19 +128,21 @@ class BaseModel:
         The whole GPT is initialised and its base weights then dropped, because that is how
         `litgpt finetune_lora` comes by its adapters: the same seed gives the same ones.
         """
-        configuration = self._configuration(
+        torch.manual_seed(seed)
+        with self.device, _default_dtype(self.dtype):
+            gpt = GPT(self._adapted(hyperparameters))
+        gpt.load_state_dict(self.weights, strict=False, assign=True)
+        mark_only_lora_as_trainable(gpt)
+        quicken(gpt)
+        return gpt
+
+    def _adapted(self, hyperparameters: Hyperparameters) -> Config:
+        return self._configuration(
             lora_r=hyperparameters.lora_rank,
             lora_alpha=hyperparameters.litgpt_alpha,
             lora_dropout=hyperparameters.lora_dropout,
             **{f"lora_{layer}": True for layer in hyperparameters.targets},
         )
-        torch.manual_seed(seed)
-        with self.device, _default_dtype(self.dtype):
-            gpt = GPT(configuration)
-        gpt.load_state_dict(self.weights, strict=False, assign=True)
-        mark_only_lora_as_trainable(gpt)
-        quicken(gpt)
-        return gpt
 
     @contextmanager
     def forward_precision(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ import pytest
 
 from fractopt.objective.base import Evaluation, silent
 from fractopt.objective.lora.answers import read_answers
-from fractopt.objective.lora.settings import LoraSettings, Train
+from fractopt.objective.lora.settings import LoraSettings, Score, Train
 from fractopt.trial import Kind, Part, Status
 
 pytestmark = pytest.mark.llm
@@ -30,7 +30,8 @@ def brief(short: Callable[..., LoraSettings]) -> Any:
     """An objective whose fine-tune has four steps and a seed for each trial."""
     from fractopt.objective.lora.objective import LoraObjective
 
-    return LoraObjective(short(train=Train(epochs=1, max_steps=4, warmup_steps=2, seed="per-trial")))
+    train = Train(epochs=1, max_steps=4, warmup_steps=2, seed="per-trial")
+    return LoraObjective(short(train=train, score=Score(batch=16, questions=16)))
 
 
 @pytest.fixture(scope="module")
@@ -180,4 +181,4 @@ def test_weights_of_another_shape_are_of_no_use(brief: Any, kept: bytes) -> None
     point = brief.settings.train.hyperparameters(POINT | {"lora_rank": 5})
     adapter = Adapter.from_bytes(kept)
     with pytest.raises(ValueError, match="other names or shapes"):
-        adapter.put_into(brief._base.with_adapters(point, 1))
+        brief._base.tuned(point, adapter.weights)
