@@ -18,6 +18,7 @@ from fractopt.durable import replace_file
 from fractopt.report.depth import depths
 from fractopt.report.runs import Run, alike
 from fractopt.space import Categorical, FloatArray, Ordinal, Parameter, Value
+from fractopt.text import printable
 from fractopt.trial import Kind
 
 DESIGNS = ("lhs", "random", "sobol")  # whose points nobody chose by what came out
@@ -28,6 +29,8 @@ _PANEL = 3.0  # inches
 _ACROSS = 4  # panels, at most
 DPI = 160
 _MOST_TICKS = 8
+_LONGEST = 36  # characters of a name
+_MOST_PIXELS = 60_000  # of a side
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -112,6 +115,15 @@ def _numbers(parameter: Parameter, rows: Sequence[Row]) -> FloatArray:
     return np.array([math.nan if value is None else float(value) for value in given], np.float64)
 
 
+def _text(name: str) -> str:
+    """A name that somebody else gave, as it may stand in a figure: not too long, and no formula."""
+    name = printable(name).replace("\n", " ").replace("\t", " ")
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST // 2]}…{name[-_LONGEST // 2 :]}"
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name  # which a legend would leave out
+
+
 # --- figures
 
 
@@ -119,7 +131,8 @@ def _figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
+    dpi = min(DPI, _MOST_PIXELS / max(width, height))
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=dpi)
     FigureCanvasAgg(figure)
     return figure
 
@@ -158,7 +171,7 @@ def _scores(runs: Sequence[Run]) -> Any:
         if wide:
             panel.set_yscale("log")
     panels[0].legend(loc="best")
-    _label_left(panels, runs[0].metric)
+    _label_left(panels, _text(runs[0].metric))
     if len(runs) > 1:
         _best_panel(panels[-1], runs)
     return figure
@@ -167,16 +180,18 @@ def _scores(runs: Sequence[Run]) -> Any:
 def _best_panel(panel: Any, runs: Sequence[Run]) -> None:
     for place, run in enumerate(runs):
         number, colour = np.arange(1, len(run.order) + 1), _COLOURS[place % len(_COLOURS)]
-        panel.step(number, _best_so_far(run), where="post", color=colour, linewidth=1.6, label=run.name)
+        panel.step(
+            number, _best_so_far(run), where="post", color=colour, linewidth=1.6, label=_text(run.name)
+        )
     panel.set_title("best so far")
     panel.legend(loc="lower right" if runs[0].sign > 0 else "upper right")
     bests = [m for run in runs if (m := run.measured(run.history.best, run.metric)) is not None]
-    best = max(bests, key=lambda m: runs[0].sign * m.value)
-    if best.stderr:  # differences that mean nothing should look like it
+    top = max(bests, key=lambda m: runs[0].sign * m.value)
+    if top.stderr:  # differences that mean nothing should look like it
         panel.set_yscale("linear")
-        panel.axhspan(best.value - best.stderr, best.value + best.stderr, color="0.88", zorder=0)
-        ends = [best.value + steps * runs[0].sign * best.stderr for steps in (-5.0, 1.5)]
-        ends += [m.value - runs[0].sign * best.stderr for m in bests]
+        panel.axhspan(top.value - top.stderr, top.value + top.stderr, color="0.88", zorder=0)
+        ends = [top.value + steps * runs[0].sign * top.stderr for steps in (-5.0, 1.5)]
+        ends += [m.value - runs[0].sign * top.stderr for m in bests]
         panel.set_ylim(min(ends), max(ends))
         panel.set_title("best so far (grey: ± 1 standard error)", fontsize=8.5)
 
@@ -199,7 +214,7 @@ def _score_panel(panel: Any, run: Run, colour: str) -> None:
         panel.axhline(run.chance, color=_GREY, linewidth=0.9, linestyle=":", label="chance")
     if not known.all():
         _crosses(panel, number[~known])
-    panel.set_title(run.name)
+    panel.set_title(_text(run.name))
 
 
 def _crosses(panel: Any, x: Any) -> None:
@@ -248,9 +263,9 @@ def _variables(runs: Sequence[Run]) -> Any:
             for panel in line:
                 panel.set_ylim(low, high)
                 panel.label_outer()
-        line[0].set_ylabel(name.replace("_", " "))
+        line[0].set_ylabel(_text(name.replace("_", " ")))
     for panel, run in zip(grid[0], runs, strict=True):
-        panel.set_title(run.name)
+        panel.set_title(_text(run.name))
     for panel in grid[-1]:
         panel.set_xlabel("evaluation")
     if points is not None:
@@ -279,7 +294,7 @@ def _variable_panel(panel: Any, run: Run, parameter: Parameter, shades: Any) -> 
         panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.set_yticks([], minor=True)
     if isinstance(parameter, Categorical):
-        names = [str(value)[:14] for value in _categories(parameter)]
+        names = [_text(str(value))[:14] for value in _categories(parameter)]
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(-0.5, len(names) - 0.5)
     panel.set_xlim(0, len(run.order) + 1)
@@ -288,7 +303,7 @@ def _variable_panel(panel: Any, run: Run, parameter: Parameter, shades: Any) -> 
 
 def _bar(figure: Any, points: Any, axes: Any, label: str) -> None:
     bar = figure.colorbar(points, ax=axes, shrink=0.8, aspect=35, pad=0.01)
-    bar.set_label(label)
+    bar.set_label(_text(label))
     bar.outline.set_linewidth(0.4)
 
 
@@ -308,7 +323,7 @@ def _depths(trees: Sequence[tuple[Run, dict[int, int]]]) -> Any:
         points = panel.scatter(
             number[known], levels[known], c=values[known], norm=shades, cmap="viridis", s=20, zorder=2
         )
-        panel.set_title(run.name)
+        panel.set_title(_text(run.name))
         panel.set_xlabel("evaluation")
         panel.yaxis.get_major_locator().set_params(integer=True)
     panels[0].invert_yaxis()
@@ -347,12 +362,12 @@ def _boxes(runs: Sequence[Run]) -> Any:
         long = max(len(run.name) for run in runs) * len(runs) > 26
         panel.set_xticks(
             range(1, len(runs) + 1),
-            [f"{run.name}\n{len(sample)}" for run, sample in zip(runs, samples, strict=True)],
+            [f"{_text(run.name)}\n{len(sample)}" for run, sample in zip(runs, samples, strict=True)],
             rotation=30 if long else 0,
             ha="right" if long else "center",
         )
         panel.grid(axis="x", visible=False)
-        panel.set_ylabel(metric)
+        panel.set_ylabel(_text(metric))
         if _is_wide(np.array([value for sample in samples for value in sample])):
             panel.set_yscale("log")
     return figure
@@ -375,13 +390,13 @@ def _correlation(run: Run, directory: Path) -> Iterator[tuple[str, Path | None]]
             None,
         )
         return
-    figure = _correlation_figure(columns, f"{run.name}: Spearman's rank correlation")
+    figure = _correlation_figure(columns, f"{_text(run.name)}: Spearman's rank correlation")
     stem = "".join(c if c.isalnum() or c in "-_." else "-" for c in run.name)
-    yield f"correlations of {run.name}", _save(figure, directory / f"correlation-{stem}.png")
+    yield f"correlations of {run.name}", _save(figure, directory / f"correlation-{stem[-100:]}.png")
 
 
 def _correlation_figure(columns: dict[str, FloatArray], title: str) -> Any:
-    names = list(columns)
+    names = [_text(name) for name in columns]
     matrix, counts = rank_correlations(list(columns.values()))
     np.fill_diagonal(matrix, np.nan)  # says nothing
     size = 0.62 * len(names) + 1.9
