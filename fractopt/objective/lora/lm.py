@@ -1,79 +1,26 @@
 """Log-likelihoods of a model in memory, as lm-eval wants them.
 
 lm-eval builds the requests, splits context from continuation and judges the answers; requests are
-encoded once, and only the forward passes are repeated for each model. Continuations that
-differ in their last token alone share one forward pass, as in lm-eval's own Hugging Face model.
+encoded once, and only the forward passes are repeated for each model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from litgpt.lora import GPT
+from litgpt.model import do_softcapping
 from lm_eval.api.model import TemplateLM
 
 from fractopt.objective.lora.model import BaseModel
-from fractopt.space import IntArray
+from fractopt.objective.lora.plan import Forward, Request, plan
+from fractopt.objective.lora.shortcuts import Counted
 
-# Text pair, tokens of the context, tokens of the continuation: lm-eval's encoded request.
-Request: TypeAlias = tuple[tuple[str, str], list[int], list[int]]
-
-
-@dataclass(frozen=True)
-class Forward:
-    """One batch of a scoring pass.
-
-    ids (b, T) are the contexts with all but the last token of the continuations, padded at the right.
-    row, position, token (on the device) and request (n,) list every token to be scored: the
-    log-probability of `token` at [row, position] belongs to the request of that index.
-    """
-
-    ids: torch.Tensor
-    row: torch.Tensor
-    position: torch.Tensor
-    token: torch.Tensor
-    request: IntArray
-
-
-def plan(requests: list[Request], batch: int, longest: int, device: torch.device) -> list[Forward]:
-    """The batches that score `requests`: longest first, ties by tokens, as lm-eval orders them.
-
-    A request of more than `longest` + 1 tokens loses the first ones.
-    """
-    shared: dict[tuple[int, ...], list[int]] = {}
-    for index, (_, context, continuation) in enumerate(requests):
-        shared.setdefault(tuple(context + continuation[:-1]), []).append(index)
-
-    def leader(indices: list[int]) -> Request:
-        return requests[max(indices, key=lambda i: len(requests[i][2]))]
-
-    def order(indices: list[int]) -> tuple[int, tuple[int, ...]]:
-        _, context, continuation = leader(indices)
-        return -len(context + continuation), tuple(context + continuation)
-
-    groups = sorted(shared.values(), key=order)
-    forwards = []
-    for start in range(0, len(groups), batch):
-        chunk = groups[start : start + batch]
-        inputs = []
-        scored: list[tuple[int, int, int, int]] = []  # row, position, token, request
-        for row, indices in enumerate(chunk):
-            _, context, continuation = leader(indices)
-            tokens = (context + continuation)[-(longest + 1) :][:-1]
-            inputs.append(torch.tensor(tokens))
-            for index in indices:
-                last = requests[index][2]
-                first = len(tokens) - len(last)
-                scored += [(row, first + k, token, index) for k, token in enumerate(last)]
-        ids = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True).to(device)
-        columns = torch.tensor(scored).T  # (4, n)
-        rows, positions, targets = columns[:3].to(device).unbind()
-        forwards.append(Forward(ids, rows, positions, targets, columns[3].numpy()))
-    return forwards
+# Numbers in the logits of the positions that are looked at together: an eighth of a gigabyte of them.
+MOST_LOGITS = 1 << 25
 
 
 class InMemoryLM(TemplateLM):  # type: ignore[misc]
@@ -85,7 +32,9 @@ class InMemoryLM(TemplateLM):  # type: ignore[misc]
         self._batch = batch
         self._clock = clock
         self.model: GPT | None = None
-        self.seconds = 0.0  # in forward passes, since the last reset
+        self.passes: list[
+            tuple[float, int]
+        ] = []  # seconds and tokens of each forward pass since the last reset
 
     @property
     def eot_token_id(self) -> int:
@@ -126,11 +75,12 @@ class InMemoryLM(TemplateLM):  # type: ignore[misc]
             requests.append(((context, continuation), *pair))
         return requests
 
-    def plan(self, requests: list[Request]) -> list[Forward]:
-        return plan(requests, self._batch, self._base.block_size, self._base.device)
+    def plan(self, questions: Sequence[Sequence[Request]]) -> list[Forward]:
+        """The forward passes for the requests of each question; see `plan.plan`."""
+        return plan(questions, self._batch, self._base.block_size, self._base.maskable, self._base.device)
 
     def _loglikelihood_tokens(self, requests: list[Request], **kwargs: Any) -> list[tuple[float, bool]]:
-        return self.run(self.plan(requests), len(requests))
+        return self.run(self.plan([[request] for request in requests]), len(requests))
 
     @torch.no_grad()
     def run(
@@ -142,22 +92,71 @@ class InMemoryLM(TemplateLM):  # type: ignore[misc]
         # Summed on the host, in order: a GPU's scattered sums differ from one time to the next.
         likelihood = np.zeros(count)
         greedy = np.ones(count, dtype=bool)
-        for done, f in enumerate(forwards, start=1):
+        for done, forward in enumerate(forwards, start=1):
             started = self._clock()
-            with self._base.forward_precision():
-                logits = self.model(f.ids)  # (b, T, vocabulary)
-            scored = logits[f.row, f.position].float()  # (n, vocabulary)
-            picked = torch.log_softmax(scored, dim=-1).gather(1, f.token[:, None])[:, 0]
-            missed = scored.argmax(dim=-1) != f.token
-            np.add.at(likelihood, f.request, picked.double().cpu().numpy())
-            greedy[f.request[missed.cpu().numpy()]] = False
-            self.seconds += self._clock() - started
+            picked, missed = self._scored(self.model, forward)
+            np.add.at(likelihood, forward.request, picked.double().cpu().numpy())
+            greedy[forward.request[missed.cpu().numpy()]] = False
+            self.passes.append((self._clock() - started, forward.tokens))
             if progress is not None:
                 progress(done, len(forwards))
         return list(zip(likelihood.tolist(), greedy.tolist(), strict=True))
+
+    def _scored(self, model: GPT, forward: Forward) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability (n,) of each token to be scored, and whether (n,) another token is likelier."""
+        picked = torch.empty(len(forward.token), device=forward.token.device)
+        missed = torch.empty(len(forward.token), dtype=torch.bool, device=forward.token.device)
+        with self._base.forward_precision():
+            states = _states(model, forward)  # (p, width)
+            most = max(1, MOST_LOGITS // model.config.padded_vocab_size)
+            for first in range(0, len(states), most):
+                logits = model.lm_head(states[first : first + most])  # (at most `most`, vocabulary)
+                if model.config.final_logit_softcapping is not None:
+                    logits = do_softcapping(logits, model.config.final_logit_softcapping)
+                logits = logits.float()
+                here = ((forward.place >= first) & (forward.place < first + most)).nonzero()[:, 0]
+                place, token = forward.place[here] - first, forward.token[here]
+                picked[here] = logits[place, token] - logits.logsumexp(dim=-1)[place]
+                missed[here] = logits.argmax(dim=-1)[place] != token
+        return picked, missed
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
         raise NotImplementedError("only multiple-choice tasks are scored")
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         raise NotImplementedError("only multiple-choice tasks are scored")
+
+
+def _states(model: GPT, forward: Forward) -> torch.Tensor:
+    """The hidden states (p, width) that `forward` looks at: litgpt's own forward pass as far as its head.
+
+    Of the last block only what leads to them is computed. A row that is a tree brings its own positions and
+    mask, which litgpt's pass has no room for.
+    """
+    counted = Counted(model)
+    counted.at = forward.row * forward.ids.shape[1] + forward.column
+    try:
+        if forward.depth is None:
+            length = forward.ids.shape[1]
+            cos, sin = model.cos[None, :length], model.sin[None, :length]
+        else:
+            cos, sin = model.cos[forward.depth], model.sin[forward.depth]  # (b, T, n[, kinds of tables])
+        x = model.transformer.wte(forward.ids)
+        if model.config.scale_embeddings:
+            x = x * torch.tensor(model.config.n_embd**0.5, dtype=x.dtype)
+        mask = forward.visible()
+        if mask is not None and model.config.attention_logit_softcapping is not None:
+            # litgpt adds it to the scores, where torch's own attention knows what a truth value means.
+            mask = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(
+                ~mask, torch.finfo(x.dtype).min
+            )
+        tables = model.config.rope_indices
+        for index, block in enumerate(model.transformer.h):
+            if tables is None:
+                x = block(x, cos, sin, mask)
+            else:
+                x = block(x, cos[..., tables[index]], sin[..., tables[index]], mask)
+        states: torch.Tensor = model.transformer.ln_f(x)[0]
+        return states
+    finally:
+        counted.remove()

@@ -49,6 +49,8 @@ class BaseModel:
         configuration = self._configuration()
         self.block_size = int(configuration.block_size)
         self.vocabulary = int(configuration.padded_vocab_size)
+        # litgpt's sliding windows and latent attention have masks of their own.
+        self.maskable = configuration.sliding_window_size is None and not configuration.latent_attention
         self.tokenizer = Tokenizer(self.directory)
         self.tokenizer.use_bos |= begins_with_bos(configuration.name)
         self.weights = self._load()

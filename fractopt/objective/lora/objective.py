@@ -48,7 +48,8 @@ class LoraObjective:
 
         metrics: "train/loss" of the last step, "TASK/SCORE" with "TASK/SCORE_stderr", "TASK/unseen/SCORE" on
         the questions that the search left out, "seconds/train" in training steps, "seconds/score" in scoring
-        forward passes; what is left of `seconds` is neither.
+        forward passes, of which "seconds/token" is the median over passes by their tokens; what is left of
+        `seconds` is neither.
         """
         started = self._clock()
         metrics: dict[str, float] = {}

@@ -11,7 +11,8 @@ import numpy as np
 from litgpt.lora import GPT
 
 from fractopt.objective.base import Report, UnusableError
-from fractopt.objective.lora.lm import Forward, InMemoryLM
+from fractopt.objective.lora.lm import InMemoryLM
+from fractopt.objective.lora.plan import Forward
 from fractopt.objective.lora.tasks import FEWSHOT_SEED, load_tasks, scores_of_one
 from fractopt.space import FloatArray, IntArray
 
@@ -97,7 +98,7 @@ class Questions:
 
     @cached_property
     def _forwards(self) -> list[Forward]:
-        return self._lm.plan(self._lm.encode([one for _, _, own in self._asked for one in own]))
+        return self._lm.plan([self._lm.encode(own) for _, _, own in self._asked])
 
     def answer(self, model: GPT, report: Report) -> dict[str, FloatArray]:
         """Answers (n,) for each of the task's scores."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from litgpt.lora import GPT
 
 from fractopt.objective.base import Report, UnusableError
@@ -69,7 +70,7 @@ class Scorer:
 
     def __call__(self, model: GPT, parts: Sequence[Part], report: Report, directory: Path | None) -> Scored:
         """Score `model` on `parts`; the answers to the named metrics' questions go to `directory`."""
-        self._lm.seconds = 0.0
+        self._lm.passes.clear()
         found: dict[str, float] = {}
         kept: dict[str, Answers] = {}
         identities: dict[str, str] = {}
@@ -86,7 +87,11 @@ class Scorer:
         if directory is not None:
             write_answers(directory, kept, identities)
         first = next(name for part in parts for name in self._named[part] if name in kept)
-        return Scored(found[first], found[f"{first}_stderr"], found | {"seconds/score": self._lm.seconds})
+        return Scored(found[first], found[f"{first}_stderr"], found | self._times())
+
+    def _times(self) -> dict[str, float]:
+        seconds, tokens = np.array(self._lm.passes).T
+        return {"seconds/score": float(seconds.sum()), "seconds/token": float(np.median(seconds / tokens))}
 
 
 def _check(task: Task, metric: str, setting: str) -> None:

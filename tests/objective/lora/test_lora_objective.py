@@ -74,6 +74,7 @@ def test_the_outcome_says_value_error_losses_and_times(objective: Any, tmp_path:
     assert outcome.metrics["train/steps"] == 32
     spent = outcome.metrics["seconds/train"] + outcome.metrics["seconds/score"]
     assert 0.0 < spent < outcome.seconds
+    assert 0.0 < outcome.metrics["seconds/token"] < outcome.metrics["seconds/score"] / 1000
 
     steps = [call for call in calls if call[0] == "train"]
     assert [call[1] for call in steps] == list(range(1, 33))
