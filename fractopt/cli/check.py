@@ -1,4 +1,4 @@
-"""`fractopt check`: what a configuration would run, and what this machine lacks for it."""
+"""`fractopt check`: what a configuration would run, what this machine lacks for it, and what it will cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fractopt.cli.console import reporting
+from fractopt.cli.allocation import GPUS, NODES, SCHEDULERS, WALLTIME, Allocation
+from fractopt.cli.console import Exit, fail, reporting
 from fractopt.text import shown
 
 if TYPE_CHECKING:
@@ -21,25 +22,47 @@ if TYPE_CHECKING:
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of CONFIG.")
 @click.option("--trust-code", is_flag=True, help="Allow an objective that runs Python code of yours.")
+@click.option("--for", "scheduler", type=click.Choice(SCHEDULERS), help="Say what a run in its jobs costs.")
+@click.option("--nodes", type=click.IntRange(min=1), help=f"[default: {NODES}]")
+@click.option("--gpus", type=click.IntRange(min=1), help=f"Of each node. [default: {GPUS}]")
+@click.option("--walltime", help=f"Of a job, such as 90m, 12h, 2d. [default: {WALLTIME}]")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="That an evaluation takes.")
+@click.option("--measure", is_flag=True, help="Find them out on this device, from a small part of one.")
+@click.option("--out", type=click.Path(path_type=Path), help="A run of it. [default: runs/NAME of CONFIG]")
 @reporting
-def check(config: Path, overrides: tuple[str, ...], trust_code: bool) -> None:
+def check(
+    config: Path,
+    overrides: tuple[str, ...],
+    trust_code: bool,
+    scheduler: str | None,
+    nodes: int | None,
+    gpus: int | None,
+    walltime: str | None,
+    minutes: float | None,
+    measure: bool,
+    out: Path | None,
+) -> None:
     """Check CONFIG, say what it would run and what this machine lacks for it; all mistakes at once.
 
     Needs neither a GPU nor a network. Exit codes: 0 CONFIG is right, whatever is missing, 3 it is not.
     """
+    from fractopt.cli.cost import say_cost
     from fractopt.config.read import read_config
 
+    if scheduler is None and (nodes, gpus, walltime) != (None, None, None):
+        raise click.UsageError("--nodes, --gpus and --walltime are of a job: say --for slurm or --for oar")
+    allocation = None
+    if scheduler is not None:
+        allocation = Allocation.of(scheduler, nodes or NODES, gpus or GPUS, walltime or WALLTIME)
     changes = (*overrides, *(["trust.code=true"] if trust_code else []))
     checked = read_config(config, changes)
     _say(config, checked)
-    missing: dict[str, list[str]] = {}  # by the command that gets it
-    for absence in checked.settings.absences(thorough=True):
-        missing.setdefault(command_of(absence, config, changes), []).append(absence.what)
-    for command, what in missing.items():
-        for text in what:
-            click.echo(shown(f"missing    {text}"), err=True)
-        if command:
-            click.echo(shown(f"  get {'it' if len(what) == 1 else 'them'}   {command}"), err=True)
+    absences = checked.settings.absences(thorough=True)
+    _say_missing(absences, config, changes)
+    if measure and absences:
+        fail(Exit.FAILED, "nothing can be measured before what is missing is there")
+    if measure or minutes is not None or scheduler is not None:
+        say_cost(config, checked, allocation, minutes, measure, out)
 
 
 def _say(path: Path, checked: Config) -> None:
@@ -61,6 +84,20 @@ def _say(path: Path, checked: Config) -> None:
         )
     for advice in checked.advice:
         click.echo(f"warning    {advice}", err=True)
+
+
+def _say_missing(absences: Sequence[Absence], config: Path, changes: Sequence[str]) -> None:
+    from fractopt.units import amount
+
+    by_command: dict[str, list[Absence]] = {}
+    for absence in absences:
+        by_command.setdefault(command_of(absence, config, changes), []).append(absence)
+    for command, missing in by_command.items():
+        for absence in missing:
+            size = f" (about {amount(absence.size)} to be written)" if absence.size else ""
+            click.echo(shown(f"missing    {absence.what}{size}"), err=True)
+        if command:
+            click.echo(shown(f"  get {'it' if len(missing) == 1 else 'them'}   {command}"), err=True)
 
 
 def command_of(absence: Absence, config: Path, overrides: Sequence[str]) -> str:

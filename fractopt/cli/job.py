@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
+from fractopt.cli.allocation import GPUS, NODES, NOTICE_S, SCHEDULERS, WALLTIME, Allocation
 from fractopt.cli.console import reporting
 
-NOTICE_S = 120  # before the end of the walltime: a stop takes seconds, SLURM is a minute early
 BESTEFFORT = (  # the line of such a job, and of any other
     "#OAR -t besteffort",
     "# For a job that starts sooner, but that others may evict, take one # away:\n##OAR -t besteffort",
@@ -22,12 +22,12 @@ COMMANDS = {"slurm": "slurm.sh", "oar": "oar.sh"}
 
 
 @click.command()
-@click.argument("scheduler", type=click.Choice(sorted(COMMANDS)))
+@click.argument("scheduler", type=click.Choice(SCHEDULERS))
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--gpus", type=click.IntRange(min=1), default=4, show_default=True, help="Of each node.")
+@click.option("--nodes", type=click.IntRange(min=1), default=NODES, show_default=True)
+@click.option("--gpus", type=click.IntRange(min=1), default=GPUS, show_default=True, help="Of each node.")
 @click.option("--cores", type=click.IntRange(min=1), default=8, show_default=True, help="For each GPU.")
-@click.option("--walltime", default="12h", show_default=True, help="Such as 90m, 12h, 2d.")
+@click.option("--walltime", default=WALLTIME, show_default=True, help="Such as 90m, 12h, 2d.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: runs/NAME of CONFIG]")
 @click.option("--besteffort", is_flag=True, help="OAR: a job that others may evict.")
 @click.option(
@@ -51,21 +51,11 @@ def job(
 ) -> None:
     """Print a job script for SCHEDULER that runs CONFIG to its end, however often it is interrupted."""
     from fractopt.config.read import read_config
-    from fractopt.units import seconds
 
     checked = read_config(config)  # a mistake is cheaper here than after a night in the queue
-    try:
-        total_s = int(seconds(walltime))
-    except ValueError as error:
-        raise click.UsageError(f"--walltime: {error}") from None
-    if total_s <= 2 * NOTICE_S:
-        raise click.UsageError(f"--walltime: expected more than {2 * NOTICE_S // 60} minutes, got {walltime}")
-    longest_s = checked.limits.timeout_s
-    if longest_s is not None and longest_s > total_s - NOTICE_S:
-        raise click.UsageError(
-            f"--walltime: an evaluation may last {longest_s / 3600:.3g} h (failure.timeout), and one that "
-            f"does would be cut off by every job of {walltime}; give a longer walltime or a shorter timeout"
-        )
+    allocation = Allocation.of(scheduler, nodes, gpus, walltime)
+    if cut := allocation.cuts_off(checked):
+        raise click.UsageError(cut)
     if besteffort and scheduler != "oar":
         raise click.UsageError(
             "--besteffort is OAR's; under SLURM name a partition that is preempted (--site)"
@@ -82,7 +72,7 @@ def job(
             nodes=nodes,
             gpus=gpus,
             cores=cores,
-            walltime_s=total_s,
+            walltime_s=allocation.walltime_s,
             besteffort=besteffort,
             site=site,
             setup=setup or active_environment(),

@@ -109,6 +109,19 @@ class ObjectiveSettings(Protocol):
         """
         say("this objective has nothing to fetch")
 
+    def needs(self, space: Space) -> dict[str, str]:
+        """What evaluations take of a device's "memory" and of the "disk", in words; what is not known is left
+        out.
+        """
+        return {}
+
+    def measure(self, params: Mapping[str, Value]) -> Measured:
+        """What an evaluation of `params` takes on this machine, from a small part of one.
+
+        Raises UnusableError where this objective has no parts, or cannot be set up.
+        """
+        raise UnusableError("this objective cannot be measured by a part of an evaluation: say --minutes")
+
     def pinned(self) -> ObjectiveSettings:
         """The same settings with what names stand for on this machine now: a branch becomes its commit.
 
@@ -134,6 +147,26 @@ class Absence:
 
 
 FETCH = "fractopt fetch CONFIG"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation takes on `device`, in seconds, extrapolated from `what` was measured, in words.
+
+    `startup` comes once in an evaluation process, `training`, `scoring` and `other` in each evaluation; the
+    scoring on what the search leaves out, `unseen`, and on the `test` metrics is for those it is asked of.
+    `peak` is the largest memory in bytes, the device's where it has its own.
+    """
+
+    device: str
+    what: str
+    startup: float
+    training: float
+    scoring: float
+    other: float
+    unseen: float = 0.0
+    test: float = 0.0
+    peak: int = 0
 
 
 def silent(phase: str, step: int = 0, total: int = 0, loss: float | None = None) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from fractopt.objective.base import Absence, Evaluation, Report, UnusableError
+from fractopt.objective.base import Evaluation, ObjectiveSettings, Report, UnusableError
 from fractopt.space import Space
 from fractopt.trial import Kind, Outcome, Status
 
 
 @dataclass(frozen=True)
-class PythonSettings:
+class PythonSettings(ObjectiveSettings):
     """`function` is "module:function"; the module is imported from the installed packages, or else
     from the folder in which the run was started.
     """
@@ -41,10 +41,6 @@ class PythonSettings:
         return "a Python function has none"
 
     @property
-    def repeats_exactly(self) -> bool:
-        return False  # nobody but the user knows
-
-    @property
     def foreign_code(self) -> str:
         return f"the function {self.function}"
 
@@ -54,12 +50,6 @@ class PythonSettings:
             for name in space.names
             if not name.isidentifier()
         ]
-
-    def absences(self, thorough: bool = False) -> list[Absence]:
-        return []  # known in the evaluation process only: nothing of the user's is imported before
-
-    def pinned(self) -> PythonSettings:
-        return self
 
 
 class PythonFunction:

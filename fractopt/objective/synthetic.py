@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from fractopt.objective.base import Absence, Evaluation, Report
+from fractopt.objective.base import Evaluation, ObjectiveSettings, Report
 from fractopt.objective.functions import find
 from fractopt.space import Space
 from fractopt.trial import Kind, Outcome, Status
 
 
 @dataclass(frozen=True)
-class SyntheticSettings:
+class SyntheticSettings(ObjectiveSettings):
     """A test function as an objective; the parameters, in their order, are its coordinates.
 
     `dimension` may be left out: it is the number of parameters. `shift_seed` moves the minimum away
@@ -30,7 +30,6 @@ class SyntheticSettings:
     noise: float = 0.0
     sleep: float = 0.0
     objective: ClassVar[str] = "fractopt.objective.synthetic:Synthetic"
-    runs_foreign_code: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         function = find(self.function)
@@ -50,10 +49,6 @@ class SyntheticSettings:
     def repeats_exactly(self) -> bool:
         return self.noise == 0.0
 
-    @property
-    def foreign_code(self) -> str:
-        return ""
-
     def mistakes(self, space: Space) -> list[str]:
         dimension = self.dimension or space.dimension
         if dimension != space.dimension:
@@ -65,12 +60,6 @@ class SyntheticSettings:
             for parameter in space.parameters
             if parameter.type == "categorical"
         ]
-
-    def absences(self, thorough: bool = False) -> list[Absence]:
-        return []
-
-    def pinned(self) -> SyntheticSettings:
-        return self
 
 
 class Synthetic:

@@ -414,8 +414,8 @@ def test_check_says_what_this_machine_lacks(tmp_path: Path, invoke: Callable[...
     assert model.startswith("missing    objective.model.name: 'nobody/Llama-3.2-1B' is not on this machine")
     assert data.startswith("missing    objective.data.name: 'a/b' is not on this machine")
     assert command == f"  get them   fractopt fetch {path} {shlex.join(changes)}"
-    refused = invoke("run", path, *changes)
-    assert refused.exit_code == 3
+    refused = fractopt(tmp_path, "run", str(path), *changes)
+    assert refused.returncode == 3
     assert f"; run: fractopt fetch {path} {shlex.join(changes)}" in refused.stderr
     assert "missing" not in invoke("check", write(tmp_path)).output
 

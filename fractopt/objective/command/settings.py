@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fractopt.objective.base import Absence
+from fractopt.objective.base import Absence, ObjectiveSettings
 from fractopt.space import Categorical, Space, Value
 from fractopt.text import clipped
 
@@ -22,7 +22,7 @@ _LONGEST_LINE = 300  # characters of a command line, in a message
 
 
 @dataclass(frozen=True)
-class CommandSettings:
+class CommandSettings(ObjectiveSettings):
     """A program that is run once for each evaluation, without a shell.
 
     `argv` is the program and its arguments, `base` those for the untuned model (without it there is no
@@ -61,10 +61,6 @@ class CommandSettings:
             )
 
     @property
-    def repeats_exactly(self) -> bool:
-        return False  # nobody but the user knows
-
-    @property
     def foreign_code(self) -> str:
         return f"the program {clipped(shlex.join(self.argv), _LONGEST_LINE)}"
 
@@ -99,9 +95,6 @@ class CommandSettings:
             for key, argv in self._commands()
             if shutil.which(program := expand(argv[0], {"start": os.getcwd()})) is None
         ]
-
-    def pinned(self) -> CommandSettings:
-        return self
 
     def _commands(self) -> list[tuple[str, tuple[str, ...]]]:
         return [("argv", self.argv), *([("base", self.base)] if self.base is not None else [])]

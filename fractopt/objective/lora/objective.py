@@ -10,11 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fractopt.objective.base import Evaluation, Report
 from fractopt.objective.lora import runtime
 from fractopt.objective.lora.settings import LoraSettings
 from fractopt.trial import Kind, Outcome, Status
+
+if TYPE_CHECKING:
+    from fractopt.objective.lora.score import Scorer
+    from fractopt.objective.lora.train import Trainer
 
 TRIM_EVERY = 4  # evaluations
 
@@ -42,6 +47,11 @@ class LoraObjective:
         self._kept = Kept(settings, self._base)
         self._scorer = Scorer(settings, self._base, clock)
         self._evaluations = 0
+
+    @property
+    def parts(self) -> tuple[Trainer, Scorer]:
+        """What trains and what scores, to be measured apart."""
+        return self._trainer, self._scorer
 
     def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
         """The outcome of one evaluation: `value` is the metric's mean over the questions.

@@ -48,6 +48,7 @@ class Scorer:
                 if name not in tasks:
                     tasks[name] = Task(name, settings.score.shots, key)
                 _check(tasks[name], metric, key)
+        self._tasks = tasks
         self._tests = set(settings.test_metrics)
         searched = [settings.metric, *settings.metrics]
         first = split_metric(settings.metric)[0]
@@ -92,6 +93,13 @@ class Scorer:
     def _times(self) -> dict[str, float]:
         seconds, tokens = np.array(self._lm.passes).T
         return {"seconds/score": float(seconds.sum()), "seconds/token": float(np.median(seconds / tokens))}
+
+    def sample(self, count: int, seed: int) -> list[Questions]:
+        """At most `count` questions of each task, drawn at random."""
+        return [
+            Questions(task, self._lm, task.drawn(count, seed)[0] if sum(task.sizes) > count else None)
+            for task in self._tasks.values()
+        ]
 
 
 def _check(task: Task, metric: str, setting: str) -> None:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from fractopt.objective.base import Absence, UnusableError
+from fractopt.objective.base import Absence, Measured, ObjectiveSettings, UnusableError
+from fractopt.objective.lora import sizes
 from fractopt.objective.lora.absences import (
     missing_data,
     missing_model,
@@ -40,6 +41,7 @@ from fractopt.objective.lora.hyperparameters import (
     check_space,
     checked,
 )
+from fractopt.objective.lora.measure import measure
 from fractopt.objective.lora.metrics import YAML, less_is_better, split_metric
 from fractopt.objective.lora.model_files import find_checkpoint, model_version
 from fractopt.objective.lora.records import ALPACA, ALPACA_2K, data_version, find_data
@@ -221,7 +223,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class LoraSettings:
+class LoraSettings(ObjectiveSettings):
     """Everything the lora objective is told.
 
     `metric` is what the optimizer is told, `metrics` are recorded beside it, `test_metrics` it is never told.
@@ -239,7 +241,6 @@ class LoraSettings:
     test_metrics: tuple[str, ...] = ()
     direction: Direction = "maximize"
     objective: ClassVar[str] = "fractopt.objective.lora.objective:LoraObjective"
-    runs_foreign_code: ClassVar[bool] = False  # but see foreign_code
 
     def __post_init__(self) -> None:
         for name, metrics in self.named_metrics.items():
@@ -266,10 +267,6 @@ class LoraSettings:
     @property
     def no_base(self) -> str:
         return ""
-
-    @property
-    def repeats_exactly(self) -> bool:
-        return False  # a replicate has a seed of its own, see Train
 
     @property
     def foreign_code(self) -> str:
@@ -307,6 +304,14 @@ class LoraSettings:
         from fractopt.objective.lora.fetch.fetch import fetch  # not for the master
 
         fetch(self, say, update)
+
+    def needs(self, space: Space) -> dict[str, str]:
+        model = self.model
+        shape = sizes.shape(model.name, model.path, model.revision, model.architecture)
+        return {} if shape is None else sizes.needs(shape, model.precision, space, self.train.fixed)
+
+    def measure(self, params: Mapping[str, Value]) -> Measured:
+        return measure(self, params)
 
     def absences(self, thorough: bool = False) -> list[Absence]:
         """What this machine lacks to evaluate anything; `thorough` looks for all tasks' questions too."""
