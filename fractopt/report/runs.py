@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from fractopt.archive.history import History, Row
 from fractopt.report.comparison import better_sign, comparisons, metric_value, test_metrics
 from fractopt.report.status import duration
+from fractopt.report.verdict import recommended, recommended_as_json
 from fractopt.trial import Kind, Status, Told
 
 # What guessing scores, for tasks of lm-eval whose questions all have the same number of choices.
@@ -171,6 +172,7 @@ class Run:
                 "params": dict(best.params),
                 **_json(self.measured(best, self.metric)),
             },
+            "recommended": None if (found := recommended(history)) is None else recommended_as_json(found),
             **{kind.value: _json(self.measured(history.anchor(kind), self.metric)) for kind in _ANCHORS},
             "against": {
                 c.against.value: {"difference": c.difference, "stderr": c.stderr, "questions": c.questions}
@@ -257,6 +259,12 @@ def _table(runs: Sequence[Run]) -> Iterator[str]:
     yield _line("optimizer", [run.history.manifest.optimizer for run in runs])
     yield _line(f"{metric}, best", [_text(r.measured(b, metric)) for r, b in zip(runs, bests, strict=True)])
     yield _line("  of trial", ["-" if best is None else str(best.id) for best in bests])
+    found = [recommended(run.history) for run in runs]
+    if any(found):
+        yield _line("  recommended trial", ["-" if r is None else str(r.id) for r in found])
+        yield _line(
+            "    by posterior mean", ["-" if r is None else _text(Measured(r.mean, r.sd)) for r in found]
+        )
     for kind, name in zip(_ANCHORS, ("untuned model", "default"), strict=True):
         yield _line(f"  {name}", [_text(run.measured(run.history.anchor(kind), metric)) for run in runs])
     for kind, name in zip(_ANCHORS, ("untuned", "default"), strict=True):
@@ -264,15 +272,15 @@ def _table(runs: Sequence[Run]) -> Iterator[str]:
         if any(cell != "-" for cell in cells):
             yield _line(f"  better than {name} by", cells)
     for test in dict.fromkeys(test for run in runs for test in run.tests):
-        found = [run.tested(test) for run in runs]
-        yield _line(f"{test}, of that row", [_text(t.of_best) for t in found])
+        tested = [run.tested(test) for run in runs]
+        yield _line(f"{test}, of that row", [_text(t.of_best) for t in tested])
         yield _line(
             "  maximum of the column",
-            [_text(t.maximum) + (f" ({t.maximum_trial})" if t.maximum else "") for t in found],
+            [_text(t.maximum) + (f" ({t.maximum_trial})" if t.maximum else "") for t in tested],
         )
-        yield _line("  untuned model", [_text(t.of_base) for t in found])
-        yield _line("  default", [_text(t.of_default) for t in found])
-        yield _line("  evaluations that have it", [str(t.count) for t in found])
+        yield _line("  untuned model", [_text(t.of_base) for t in tested])
+        yield _line("  default", [_text(t.of_default) for t in tested])
+        yield _line("  evaluations that have it", [str(t.count) for t in tested])
     yield _line("evaluations", [str(len(run.order)) for run in runs])
     yield _line("  failed, diverged", [_failures(run) for run in runs])
     yield _line("  not above chance", [_chance(run) for run in runs])

@@ -103,6 +103,15 @@ def test_the_table_has_a_column_for_each_run() -> None:
     assert max(len(line) for line in text.splitlines()) <= 120
 
 
+def test_what_a_run_recommends_is_beside_what_was_best_by_luck() -> None:
+    found = made()
+    found.add({"record": "recommended", "trial": 2, "mean": 0.585, "sd": 0.011})
+    text = "\n".join(table_lines([run(found), run(made(), "b")]))
+    assert "  recommended trial        2                    -\n" in text
+    assert "    by posterior mean      0.585 ± 0.011        -\n" in text
+    assert run(found).to_json()["recommended"]["trial"] == 2
+
+
 def test_runs_that_do_not_optimise_the_same_have_tables_of_their_own() -> None:
     other = history([(Kind.SEARCH, value(0.5))], direction="minimize")
     runs = [run(made(), "a"), run(other, "b"), run(made(), "c")]
