@@ -127,7 +127,7 @@ def test_runs_that_are_not_alike_have_figures_of_their_own(tmp_path: Path, mixed
 
 def test_names_of_others_are_no_formulas_and_no_pages(tmp_path: Path) -> None:
     """A metric may be named by an archive from elsewhere."""
-    name = "$\\frac{" + "x" * 300 + "\x1b[31m"
+    name = "$\\frac{$" + "x" * 300 + "\x1b[31m"
     rows = [([0.1 * i] * 5, Outcome.of(0.1 * i)) for i in range(1, 7)]
     directory = write_run(tmp_path / "_run$", "lhs", rows, metric=name, tests=())
     run = Run.of(directory.name, directory, load(directory))

@@ -86,6 +86,9 @@ def test_less_is_better_where_the_search_minimises() -> None:
     a = run(history(rows, kind="command", direction="minimize", tests=["test/loss"]))
     assert (a.best_at, a.first_as_good) == (2, 1)
     assert a.tested("test/loss").maximum == Measured(0.2, None)  # the best of them
+    scores = [(Kind.SEARCH, value(v, **{"wiki/brier_score": 10 * v})) for v in (0.5, 0.9)]
+    b = run(history(scores, tests=["wiki/brier_score"]))  # of a search that maximises
+    assert (b.best_at, b.tested("wiki/brier_score").maximum) == (2, Measured(5.0, None))
 
 
 def test_the_table_has_a_column_for_each_run() -> None:
