@@ -144,6 +144,19 @@ def test_litgpts_own_merge_takes_the_directory_and_comes_to_the_same(
     assert isinstance(load_prompt_style(directory), Alpaca)
 
 
+def test_litgpt_begins_texts_as_it_does_for_the_base_model(
+    toy: Callable[[str], toys.Toy], tmp_path: Path
+) -> None:
+    from litgpt.tokenizer import Tokenizer
+
+    settings = toy("untied").settings()
+    for bos in (True, False):  # as for a base whose directory is called Llama-3, or not
+        model = tuned(settings, {})
+        model.base.tokenizer.use_bos = bos
+        save(model, settings, tmp_path / str(bos), "litgpt", False)
+        assert Tokenizer(tmp_path / str(bos) / "litgpt").use_bos is bos
+
+
 # --- what disagrees is not written
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from litgpt.config import Config
 from litgpt.lora import Config as LoraConfig
 from litgpt.model import GPT
 from litgpt.prompts import save_prompt_style
+from litgpt.tokenizer import Tokenizer
 from litgpt.utils import copy_config_files
 
 from fractopt.objective.lora.export.tuned import Tuned, logits
@@ -79,4 +81,15 @@ def _directory(tuned: Tuned, place: Path) -> Path:
     directory = place / DIRECTORY
     directory.mkdir(exist_ok=True)
     copy_config_files(tuned.base.directory, directory)
+    _keep_bos(tuned, directory)
     return directory
+
+
+def _keep_bos(tuned: Tuned, directory: Path) -> None:
+    """Have litgpt begin texts as it does for the base model: of some it goes by the directory's name."""
+    wanted = tuned.base.tokenizer.use_bos
+    if Tokenizer(directory).use_bos == wanted:
+        return
+    path = directory / "tokenizer_config.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(said | {"add_bos_token": wanted}, indent=1), encoding="utf-8")
