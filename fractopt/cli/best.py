@@ -111,9 +111,11 @@ def _save(
         runtime.prepare()
         from fractopt.objective.lora.export import save as export
 
+        base = export.load_base(settings)
+        export.check(base, settings.train.hyperparameters(row.params), form, merge)
         seed = _seed(history, row, settings)
         data, again = _weights(history, directory, row, settings, seed, retrain)
-        tuned = export.load_tuned(data, row.id, seed, row.params, settings)
+        tuned = export.load_tuned(data, row.id, seed, row.params, settings, base)
         saved = export.save(
             tuned,
             settings,

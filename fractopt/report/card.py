@@ -122,6 +122,11 @@ def _loading(settings: LoraSettings, saved: Saved) -> Iterator[str]:
     if COMMIT.fullmatch(revision):
         base += f", revision={json.dumps(revision)}"
     merged = "transformers merged" in saved.differences
+    if not saved.on_hub:
+        yield (
+            f"The search had its base model from files, not from the hub: where {saved.base_name} below is "
+            "not there, or is another one there, give the directory of the right one."
+        )
     if "PEFT adapter" in saved.differences:
         yield (
             "```python\n"

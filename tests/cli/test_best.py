@@ -100,7 +100,7 @@ def test_the_recommended_adapter_is_saved_with_its_card(run: Path, tmp_path: Pat
 
 def test_another_trial_and_one_format(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    done = fractopt("best", run, "--save", tmp_path / "out", "--trial", 1, "--format", "litgpt")
+    done = fractopt("best", run, "--save", tmp_path / "out", "--trial", 1, "--format", "litgpt", "--merge")
     assert done.exit_code == 0, done.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "litgpt"}
     assert "not the one it recommends" in (tmp_path / "out" / "README.md").read_text()
@@ -108,7 +108,12 @@ def test_another_trial_and_one_format(run: Path, tmp_path: Path) -> None:
 
 def test_an_adapter_that_was_not_kept_can_be_made_again(run: Path, tmp_path: Path) -> None:
     number = others(load(run), run)
-    words = ("best", run, "--save", tmp_path / "out", "--trial", number, "--format", "litgpt")
+    words = ("best", run, "--save", tmp_path / "out", "--trial", number)
+    done = fractopt(*words, "--retrain")  # refused for what it is to be, before it is made
+    assert done.exit_code == 1
+    assert "one matrix for its embedding and its head" in done.stderr
+    assert "is fine-tuned again" not in done.stderr
+    words = (*words, "--format", "litgpt", "--merge")
     done = fractopt(*words)
     assert done.exit_code == 1
     kept = ", ".join(map(str, sorted({1, recommended(run)})))
@@ -158,7 +163,7 @@ def test_options_of_saving_need_a_place(run: Path) -> None:
 def test_a_damaged_adapter_and_a_missing_base_are_messages(
     run: Path, tmp_path: Path, toy: toys.Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("best", run, "--save", tmp_path / "out", "--format", "litgpt")
+    words = ("best", run, "--save", tmp_path / "out", "--format", "litgpt", "--merge")
     toy.checkpoint.rename(tmp_path / "away")
     try:
         done = fractopt(*words)

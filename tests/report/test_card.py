@@ -28,6 +28,7 @@ SAVED = Saved(
     effect=4.5,
     scale=21.0,
     base_name="meta-llama/Llama-3.2-1B",
+    on_hub=True,
     tied=True,
     precision="bf16-true",
 )
@@ -178,6 +179,8 @@ def test_it_tells_no_path_and_no_secret(
     assert "a-secret-of-mine-123" not in text
     assert str(tmp_path) not in text
     assert "| data: path | train.json |" in text
+    assert "had its base model from files" in written(saved=replace(SAVED, on_hub=False))
+    assert "had its base model from files" not in text
     assert "datasets:" not in text
 
 

@@ -46,7 +46,7 @@ class BaseModel:
             on_gpu = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
             self.precision = "bf16-true" if on_gpu else "32-true"
         self.dtype = DTYPES[self.precision]
-        configuration = self._configuration()
+        self.configuration = configuration = self._configuration()
         self.block_size = int(configuration.block_size)
         self.vocabulary = int(configuration.padded_vocab_size)
         # litgpt's sliding windows and latent attention have masks of their own.

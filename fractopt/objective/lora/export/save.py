@@ -16,15 +16,10 @@ from fractopt.objective.lora.adapter import Adapter
 from fractopt.objective.lora.export.litgpt_form import LitgptAdapter, LitgptMerged
 from fractopt.objective.lora.export.peft_form import PeftAdapter
 from fractopt.objective.lora.export.saved import ExportError, Saved
-from fractopt.objective.lora.export.transformers_form import (
-    EMBEDDING,
-    HEAD,
-    TransformersMerged,
-    family,
-    missing_packages,
-)
-from fractopt.objective.lora.export.tuned import Tuned, largest, logits
+from fractopt.objective.lora.export.transformers_form import TransformersMerged, family, missing_packages
+from fractopt.objective.lora.export.tuned import Tuned, largest, logits, ties_head
 from fractopt.objective.lora.files import COMMIT
+from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model import BaseModel
 from fractopt.objective.lora.origin import differences
 from fractopt.objective.lora.settings import LoraSettings
@@ -47,13 +42,35 @@ class Form(Protocol):
     def logits(self, tuned: Tuned, place: Path, prompts: Sequence[torch.Tensor]) -> list[torch.Tensor]: ...
 
 
-def load_tuned(
-    data: bytes, trial: int, seed: int, params: Mapping[str, Value], settings: LoraSettings
-) -> Tuned:
-    """The tuned model of `trial`, which kept `data`, trained with `seed` at `params`, by `settings`.
+def load_base(settings: LoraSettings) -> BaseModel:
+    """The base model in 32 bits on the CPU; raises UnusableError where it is not on this machine."""
+    return BaseModel(dataclasses.replace(settings.model, precision="32-true"), torch.device("cpu"))
 
-    Raises ExportError where the adapter is another one's, or the base model another one; UnusableError
-    where that is not on this machine.
+
+def check(base: BaseModel, point: Hyperparameters, kind: Format, merge: bool) -> None:
+    """Raise ExportError for what can be known to fail before there is an adapter."""
+    if kind != "litgpt":
+        if absent := missing_packages():
+            raise ExportError(
+                f"--format peft needs {' and '.join(absent)} to compare what it writes, not installed here; "
+                "run: pip install 'fractopt[export]', or take --format litgpt"
+            )
+        family(base.configuration)
+    if kind != "peft" and not merge and ties_head(base, point):
+        # Seen with litgpt 0.5.13: its merge adds to the head in place, in the memory that both share.
+        raise ExportError(
+            "the base model has one matrix for its embedding and its head, and this adapter changes the "
+            "head: `litgpt merge_lora`, and so `litgpt chat`, would change the embedding with it. Say "
+            "--merge, which writes litgpt/lit_model.pth as it is to be, or --format peft"
+        )
+
+
+def load_tuned(
+    data: bytes, trial: int, seed: int, params: Mapping[str, Value], settings: LoraSettings, base: BaseModel
+) -> Tuned:
+    """The tuned model of `trial`, which kept `data`, trained with `seed` at `params` by `settings` on `base`.
+
+    Raises ExportError where the adapter is another one's, or of another base model.
     """
     try:
         adapter = Adapter.from_bytes(data)
@@ -72,8 +89,7 @@ def load_tuned(
         raise ExportError(
             f"the adapter kept for trial {trial} is another one's: it has another {', '.join(unlike)}"
         )
-    model = dataclasses.replace(settings.model, precision="32-true")
-    return Tuned(BaseModel(model, torch.device("cpu")), point, adapter)
+    return Tuned(base, point, adapter)
 
 
 def save(
@@ -89,10 +105,9 @@ def save(
     Nothing is there before all of it agrees with the tuned model to TOLERANCE. Raises ExportError where a
     form cannot express the model, or disagrees; FileExistsError, and OSError.
     """
+    check(tuned.base, tuned.point, kind, merge)
     name = _base_name(tuned, settings)
     forms = _forms(settings, name, kind, merge)
-    if kind != "litgpt":
-        family(tuned.configuration)  # raises before anything is computed
     prompts = tuned.prompts()
     expected = logits(tuned.model, prompts)
     scale = max(float(logit.abs().max()) for logit in expected)
@@ -109,9 +124,10 @@ def save(
                     f"{found[form.name]:.2g}, rounding explains {rounding:.2g}. Nothing was written"
                 )
         effect = largest(expected, logits(tuned.base.untuned().eval(), prompts))
-        weights = tuned.base.weights
-        tied = tuned.head_is_tuned and torch.equal(weights[EMBEDDING], weights[HEAD])
-        saved = Saved(found, effect, scale, name, tied, str(tuned.adapter.origin.get("precision")))
+        precision = str(tuned.adapter.origin.get("precision"))
+        saved = Saved(
+            found, effect, scale, name, on_hub(settings), ties_head(tuned.base, tuned.point), precision
+        )
         (place / "README.md").write_text(card(saved), encoding="utf-8")
     return saved
 
@@ -131,15 +147,15 @@ def _forms(settings: LoraSettings, name: str, kind: Format, merge: bool) -> list
         forms.append(LitgptAdapter(settings.data.prompt_style))
         forms += [LitgptMerged()] if merge else []
     if kind != "litgpt":
-        if absent := missing_packages():
-            raise ExportError(
-                f"--format peft needs {' and '.join(absent)} to compare what it writes, not installed here; "
-                "run: pip install 'fractopt[export]', or take --format litgpt"
-            )
         revision = settings.model.revision
         forms.append(PeftAdapter(name, revision if COMMIT.fullmatch(revision) else None))
         forms += [TransformersMerged()] if merge else []
     return forms
+
+
+def on_hub(settings: LoraSettings) -> bool:
+    """Whether the run took the base model from the hub, by its name there."""
+    return settings.model.name is not None and not settings.model.name.startswith("fractopt/")
 
 
 def _base_name(tuned: Tuned, settings: LoraSettings) -> str:

@@ -15,13 +15,15 @@ class Saved:
     """What was written: the largest difference of a logit from the tuned model's, by the name of the form.
 
     `effect` is the largest difference that the adapter makes to the base model's logits, `scale` the largest
-    logit. `base_name` is what the base model goes by; `tied` where it has one matrix for its embedding and a
-    head that the adapter changes. `precision` is what was trained and scored in.
+    logit. `base_name` is what the base model goes by, `on_hub` where the run had it from there; `tied` where
+    it has one matrix for its embedding and a head that the adapter changes. `precision` is what was trained
+    and scored in.
     """
 
     differences: Mapping[str, float]
     effect: float
     scale: float
     base_name: str
+    on_hub: bool
     tied: bool
     precision: str

@@ -22,11 +22,10 @@ import torch
 from litgpt.scripts import convert_lit_checkpoint as converter
 
 from fractopt.objective.lora.export.saved import ExportError
-from fractopt.objective.lora.export.tuned import Tuned, logits, plain
+from fractopt.objective.lora.export.tuned import EMBEDDING, HEAD, Tuned, logits, plain
 
 DIRECTORY = "merged"
 PACKAGES = ("transformers", "peft")
-EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"  # litgpt's names
 
 
 class Family(Enum):

@@ -21,6 +21,7 @@ TEXTS = (  # of which logits are compared
     "The capital of France is",
     "def add(a, b):\n    return a + b",
 )
+EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"  # litgpt's names
 LENGTH, DRAWN = 48, 3  # tokens of a prompt at most; prompts of tokens drawn from the whole vocabulary
 
 
@@ -57,12 +58,8 @@ class Tuned:
 
     @property
     def configuration(self) -> Any:
-        """litgpt's configuration of the model."""
-        return self.model.config
-
-    @property
-    def head_is_tuned(self) -> bool:
-        return "head" in self.point.targets
+        """litgpt's configuration of the base model."""
+        return self.base.configuration
 
     def prompts(self) -> list[torch.Tensor]:
         """Token ids (1, T) of texts, and others drawn from the whole vocabulary."""
@@ -71,6 +68,11 @@ class Tuned:
         size = int(self.configuration.vocab_size)
         drawn = [torch.randint(size, (1, length), generator=stream) for _ in range(DRAWN)]
         return [self.base.tokenizer.encode(text)[:length][None].long() for text in TEXTS] + drawn
+
+
+def ties_head(base: BaseModel, point: Hyperparameters) -> bool:
+    """Whether the adapter changes a head that is one matrix with the embedding in the base model."""
+    return "head" in point.targets and torch.equal(base.weights[EMBEDDING], base.weights[HEAD])
 
 
 def logits(model: Any, prompts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
