@@ -41,7 +41,9 @@ from fractopt.walltime import NotEnoughError, Walltime
 log = logging.getLogger(__name__)
 
 TURN_S = 0.1  # longest wait for a message; Open MPI's mpirun leaves 0.25 s between SIGTERM and SIGKILL
-BOARD_S = 2.0  # between two publications of what the workers do
+BOARD_S = 2.0  # between two publications of what the workers do, at least
+BOARD_SHARE = 0.005  # of the time may go into them
+AT_ONCE = 32  # decisions are sent together: of many idle workers the first ones do not wait for the last
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
 
 
@@ -127,7 +129,7 @@ class Master:
         self._begun = self._advanced = False  # whether this master began an attempt, and saw one finished
         self._stop: str | None = None
         self._failures = self.history.failures
-        self._next_board = 0.0
+        self._next_board = self._soonest_board = 0.0
 
     @property
     def history(self) -> History:
@@ -156,18 +158,25 @@ class Master:
 
     def _dispatch(self) -> None:
         """Decide for the idle workers, make it durable, then send."""
-        pairs: list[tuple[int, Task]] = []
-        if self._stop is None and self._walltime.has_room():
-            workers = [w for w in self._transport.idle() if w in self.crew.states and w not in self._unusable]
-            pairs = [(w, self._begin(w, t)) for w, t in zip(workers, self._next(len(workers)), strict=False)]
-        self._commit()
-        for worker, task in pairs:
-            self._transport.send(worker, task)
+        idle = self._transport.idle()
+        workers = [w for w in idle if w in self.crew.states and w not in self._unusable]
+        while self._hand_out(workers[:AT_ONCE]) and len(workers) > AT_ONCE:
+            del workers[:AT_ONCE]
         if self._nothing_left():
             reason = self.study.stopped or "the budget is met"
             self._ending = Ending(complete=True, failed=False, reason=reason)
         elif self._stop is not None:
             self._ending = Ending(complete=False, failed=False, reason=self._stop)
+
+    def _hand_out(self, workers: list[int]) -> bool:
+        """Give each of these a task; whether there was one for every one of them."""
+        pairs: list[tuple[int, Task]] = []
+        if self._stop is None and self._walltime.has_room():
+            pairs = [(w, self._begin(w, t)) for w, t in zip(workers, self._next(len(workers)), strict=False)]
+        self._commit()
+        for worker, task in pairs:
+            self._transport.send(worker, task)
+        return len(pairs) == len(workers)
 
     def _next(self, n: int) -> list[Trial]:
         trials: list[Trial] = []
@@ -227,7 +236,8 @@ class Master:
         self._reports.clear()
         self._adapters.prune(over=self._ending is not None and self._ending.complete)
         self.archive.snapshot_if_due()
-        if time.monotonic() >= self._next_board:
+        began = time.monotonic()
+        if began >= self._next_board:
             self.archive.show(
                 {
                     "time": time.time(),
@@ -235,13 +245,15 @@ class Master:
                     "expected": self._transport.expected(),
                 }
             )
-            self._next_board = time.monotonic() + BOARD_S
+            now = time.monotonic()
+            self._soonest_board = now + (now - began) / BOARD_SHARE
+            self._next_board = max(now + BOARD_S, self._soonest_board)
         if self._on_turn is not None:
             self._on_turn(self.study, self.crew)
 
     def _look_at_the_clock(self) -> None:
         try:
-            reason = self._walltime.end([state.seconds for state in self.crew.busy], self._begun)
+            reason = self._walltime.end(self.crew.busy, self._begun)
         except NotEnoughError as error:
             self._fail(str(error))
         else:
@@ -257,7 +269,7 @@ class Master:
         self._changed = True
         if isinstance(message, Hello):
             self.crew.greet(message)
-            self._next_board = 0.0  # `status` shows it at once
+            self._next_board = self._soonest_board  # `status` shows it at once, or nearly so
             self.archive.note({"record": "worker", "time": time.time(), **message.__dict__})
             where = f"{message.host} {message.device or 'cpu'}, {message.threads} threads"
             self._reports.append(f"worker {message.worker} is ready: {where}, pid {message.pid}")
@@ -438,7 +450,7 @@ class Master:
         """End the attempts still running; the run can be resumed and will send them again."""
         assert self._ending is not None
         reason = self._ending.reason
-        for state in self.crew.busy:
+        for state in list(self.crew.busy):
             ended = Ended(state.worker, state.trial, state.attempt, "preempted", reason, state.seconds)
             self._end_attempt(ended, "preempted", reason)
 

@@ -21,6 +21,8 @@ MASK = "(a secret)"
 
 def masked(text: str) -> str:
     """`text` without what looks like a token, and without the values of secrets in the environment."""
+    if len(text) < _SHORTEST:
+        return text
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and value in text and SECRET_NAME.search(name):
             text = text.replace(value, MASK)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from fractopt.archive.history import History
+from fractopt.parallel.crew import WorkerState
 
 OVER = "the walltime is nearly over"
 
@@ -28,26 +29,26 @@ class Walltime:
         typical_s = self._history.typical_seconds
         return typical_s is None or time.monotonic() + typical_s <= self._deadline
 
-    def end(self, busy_s: Sequence[float], begun: bool) -> str | None:
+    def end(self, busy: Collection[WorkerState], begun: bool) -> str | None:
         """Why the run is to stop now, resumably; None where it is not.
 
-        `busy_s` are the seconds that each running attempt has taken so far, `begun` says whether this
-        master began any. Raises NotEnoughError where resuming would lead to the same end.
+        `busy` are the workers that run an attempt, `begun` says whether this master began any. Raises
+        NotEnoughError where resuming would lead to the same end.
         """
         if self._deadline is None:
             return None
         left_s = self._deadline - time.monotonic()
         if left_s <= 0.0:
             before_s = self._cut_off_s()
-            if before_s and busy_s and self._history.typical_seconds is None:
+            if before_s and busy and self._history.typical_seconds is None:
                 # The second walltime that nothing came out of: there is no reason for a third.
-                longest_s = max(*before_s, *busy_s)
+                longest_s = max(*before_s, *(state.seconds for state in busy))
                 raise NotEnoughError(
                     f"no evaluation was ever finished: the longest was cut off after {longest_s:.0f} s; "
                     f"give the job, or run.walltime, more"
                 )
             return OVER
-        if busy_s or self.has_room():
+        if busy or self.has_room():
             return None
         if begun:
             return f"{OVER}, and what was started is finished"

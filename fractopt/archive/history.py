@@ -89,11 +89,14 @@ class History:
         for record in records:
             self.add(record)
 
-    def add(self, record: Record) -> None:
-        """Take one record into account; an unknown kind of run record is kept and ignored."""
+    def add(self, record: Record, event: Recorded | None = None) -> None:
+        """Take one record into account; an unknown kind of run record is kept and ignored.
+
+        `event` is the one that `record` was made of, where that is at hand.
+        """
         self.records.append(record)
         if "event" in record:
-            self._add_event(event_from_json(record))
+            self._add_event(event_from_json(record) if event is None else event)
             return
         kind = record.get("record")
         _check(record)

@@ -45,13 +45,16 @@ class ArchiveError(Exception):
 _START = re.compile(rb"([0-9a-f]{8}) ([1-9][0-9]{0,8}) ")
 
 
+_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def encode_line(record: Mapping[str, Any]) -> bytes:
     return _framed(_encode(record))
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:
     # ASCII only: a message may hold what is no UTF-8, such as the surrogates of a strange file name.
-    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _JSON.encode(record).encode("ascii")
 
 
 def _framed(body: bytes) -> bytes:

@@ -66,6 +66,7 @@ class Lock:
     def __init__(self, path: Path, owner: Owner) -> None:
         self.path = path
         self.owner = owner
+        self._written = _encode(owner)
         self._moved = time.monotonic()
 
     @classmethod
@@ -104,6 +105,9 @@ class Lock:
 
     def check(self) -> None:
         """Raise ArchiveError unless this master still owns the directory."""
+        with contextlib.suppress(OSError):
+            if read_file(self.path, MAX_OWNER) == self._written:
+                return  # asked twice in each turn of the master, and nearly always so
         holder = read_owner(self.path)
         for _ in range(3):
             if holder is None:  # a network file system may not find for a moment what is there
@@ -121,6 +125,7 @@ class Lock:
             return
         self.check()
         self.owner = replace(self.owner, counter=self.owner.counter + 1)
+        self._written = _encode(self.owner)
         # Into the very file that is ours: a new one put in its place would take the lock back, where this
         # process is stopped before and superseded meanwhile. Only digits change, the length stays: no
         # reader and no power loss finds anything else than a counter.
@@ -128,7 +133,7 @@ class Lock:
         try:
             if self.owner.uuid.encode() in os.read(handle, MAX_OWNER):
                 os.lseek(handle, 0, os.SEEK_SET)
-                write_all(handle, _encode(self.owner))
+                write_all(handle, self._written)
         finally:
             os.close(handle)
         self._moved = time.monotonic()

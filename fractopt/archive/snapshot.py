@@ -35,7 +35,8 @@ def write_snapshot(path: Path, history: History, config: str) -> None:
     with h5py.File(buffer, "w") as file:
         rows = table(history)
         file.create_dataset("evals", data=rows)
-        lines = [json.dumps(r, allow_nan=False) for r in history.records]
+        encode = json.JSONEncoder(allow_nan=False).encode
+        lines = [encode(record) for record in history.records]
         file.create_dataset("journal", data=np.array(lines, dtype=object), dtype=h5py.string_dtype())
         file.attrs["schema"] = history.manifest.schema
         manifest = json.dumps(history.manifest.to_json(), allow_nan=False)

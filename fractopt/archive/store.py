@@ -153,12 +153,15 @@ class Archive:
 
     def record(self, event: Recorded) -> None:
         """An event of the search; journalled before the Study applies it."""
-        self.note(event_to_json(event))
+        self._add(event_to_json(event), event)
 
     def note(self, record: Record) -> None:
         """A run record: an attempt, a worker, an end. Never folded into an optimizer."""
+        self._add(record, None)
+
+    def _add(self, record: Record, event: Recorded | None) -> None:
         self._journal.append(record)
-        self.history.add(record)
+        self.history.add(record, event)
         self._fresh += 1
 
     def commit(self) -> None:

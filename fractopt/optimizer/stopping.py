@@ -29,9 +29,11 @@ class StopRule:
             ahead = best.value - self.target
             if ahead == 0.0 or (ahead > 0.0) == (study.direction == "maximize"):
                 return f"the target {self.target:g} is reached: trial {best.id} has {best.value:.6g}"
+        if self.patience is None:
+            return None
         # Ids given so far: without so many after the best one's there is nothing to count.
         given = study.told + study.repeats + len(study.running)
-        if self.patience is not None and given - 1 - best.id >= self.patience:
+        if given - 1 - best.id >= self.patience:
             since = sum(e.id > best.id and e.trial.kind is Kind.SEARCH for e in study.evaluations)
             if since >= self.patience:
                 return f"{since} trials brought nothing better than trial {best.id} with {best.value:.6g}"

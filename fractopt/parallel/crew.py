@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 
 from fractopt.parallel.message import NO_TRIAL, Hello, Progress, Task
@@ -40,8 +41,10 @@ class Crew:
 
     def __init__(self) -> None:
         self.states: dict[int, WorkerState] = {}
+        self._busy: dict[int, WorkerState] = {}
 
     def greet(self, hello: Hello) -> None:
+        self._busy.pop(hello.worker, None)
         self.states[hello.worker] = WorkerState(hello.worker, hello.host, hello.device, hello.threads)
 
     def begin(self, worker: int, task: Task) -> None:
@@ -49,6 +52,7 @@ class Crew:
         state = self.states[worker]
         state.trial, state.attempt, state.since = task.trial, task.attempt, time.monotonic()
         state.phase, state.step, state.total, state.loss = "sent", 0, 0, None
+        self._busy[worker] = state
 
     def hear(self, progress: Progress) -> None:
         state = self.states.get(progress.worker)
@@ -58,18 +62,21 @@ class Crew:
 
     def end(self, worker: int) -> None:
         """The worker's attempt is over."""
-        state = self.states.get(worker)
+        state = self._busy.pop(worker, None)
         if state is not None:
             state.trial, state.phase, state.since = NO_TRIAL, "", time.monotonic()
 
     def lose(self, worker: int) -> WorkerState | None:
         """The worker is gone; its last state, where it was known."""
+        self._busy.pop(worker, None)
         return self.states.pop(worker, None)
 
     @property
-    def busy(self) -> list[WorkerState]:
-        return [state for state in self.states.values() if state.busy]
+    def busy(self) -> Collection[WorkerState]:
+        """Those that have a task, as they are now: a look costs nothing, however many there are."""
+        return self._busy.values()
 
     def board(self) -> list[dict[str, Any]]:
         """Every worker in JSON's types, for readers of the run directory."""
-        return [{**asdict(state), "seconds": state.seconds} for _, state in sorted(self.states.items())]
+        now = time.monotonic()
+        return [{**vars(state), "seconds": now - state.since} for _, state in sorted(self.states.items())]

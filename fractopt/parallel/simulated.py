@@ -3,8 +3,8 @@
 A task is evaluated at once when it is sent; its result arrives when the virtual clock has gone on by
 the trial's duration, a pure function of the trial's number. `receive` moves the clock to the next
 instant at which something arrives, however far off, and hands over all that arrives then, in the
-order of sending. Deciding takes no virtual time. No files are kept and no `Limits` are applied; the
-walltime and the timers of a master go on counting real seconds.
+order of sending. Deciding takes no virtual time, unless a real clock is given to measure it by. No files
+are kept and no `Limits` are applied; the walltime and the timers of a master go on counting real seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import heapq
 import math
 import os
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -80,7 +81,9 @@ class Figures:
 
     `busy_s` has an entry for each worker and counts attempts that ended; `last_end_s`, the makespan,
     is when the latest of them did. The shares are those of the time that workers were there, from
-    each one's `Hello` on: until the last task was sent, and until the last attempt ended.
+    each one's `Hello` on: until the last task was sent, and until the last attempt ended. `waits_s` has
+    an entry for each task sent: for how long its worker had had none. `deciding_s` is the time that the
+    master took, 0 without a clock to measure it by.
     """
 
     now_s: float
@@ -88,6 +91,8 @@ class Figures:
     last_dispatch_s: float
     last_end_s: float
     busy_s: tuple[float, ...]
+    waits_s: tuple[float, ...]
+    deciding_s: float
     share_until_last_dispatch: float
     share_until_end: float
 
@@ -97,8 +102,9 @@ class SimulatedTransport:
 
     `startup_s` and `speeds` have an entry for each worker, or none at all: seconds from `start` to its
     `Hello` (0), and the factor by which it is faster (1). `mishaps` may end any attempt otherwise than
-    by its evaluation: the hook for failures, kills and lost workers. Raises ValueError for what is not
-    positive, or not one for each worker.
+    by its evaluation: the hook for failures, kills and lost workers. What passes on `clock`, a real one,
+    between two calls of ours passes in virtual time too, so that a slow master leaves workers idle.
+    Raises ValueError for what is not positive, or not one for each worker.
     """
 
     def __init__(
@@ -110,6 +116,7 @@ class SimulatedTransport:
         startup_s: Sequence[float] = (),
         speeds: Sequence[float] = (),
         mishaps: Mishaps | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"expected at least 1 worker, got {workers}")
@@ -123,11 +130,17 @@ class SimulatedTransport:
         self._startup_s = tuple(startup_s) or (0.0,) * workers
         self._speeds = tuple(speeds) or (1.0,) * workers
         self._mishaps = mishaps
+        self._clock = clock
+        self._left_at = 0.0 if clock is None else clock()
+        self._deciding = 0.0
         self._objective: Objective | None = None
         # A heap of (instant, order of sending, seconds since then, what arrives).
         self._arrivals: list[tuple[float, int, float, FromWorker]] = []
         self._order = 0
+        self._arrived: list[FromWorker] = []  # while the master decided
         self._idle: list[int] = []  # ascending
+        self._free_since = [0.0] * workers
+        self._waits: list[float] = []
         self._expected = workers
         self._now = 0.0
         self._dispatched = 0
@@ -141,14 +154,15 @@ class SimulatedTransport:
     # --- the transport
 
     def start(self, setup: Setup) -> None:
-        try:
-            self._objective = (self._build or registered())(setup.objective)
-        except UnusableError as error:
-            for worker in range(1, self._expected + 1):
-                self._arrive(0.0, Unusable(worker, str(error)[:MAX_TEXT]))
-            return
-        for worker, wait_s in enumerate(self._startup_s, start=1):
-            self._arrive(wait_s, Hello(worker, "simulated", os.getpid(), "", 1))
+        with self._within():
+            try:
+                self._objective = (self._build or registered())(setup.objective)
+            except UnusableError as error:
+                for worker in range(1, self._expected + 1):
+                    self._arrive(0.0, Unusable(worker, str(error)[:MAX_TEXT]))
+                return
+            for worker, wait_s in enumerate(self._startup_s, start=1):
+                self._arrive(wait_s, Hello(worker, "simulated", os.getpid(), "", 1))
 
     def idle(self) -> list[int]:
         return list(self._idle)
@@ -157,36 +171,37 @@ class SimulatedTransport:
         return self._expected
 
     def send(self, worker: int, task: Task) -> None:
-        place = bisect_left(self._idle, worker)
-        if self._objective is None or self._idle[place : place + 1] != [worker]:
-            raise ValueError(f"expected an idle worker, got {worker}")
-        del self._idle[place]
-        seconds = self._durations(task.trial) / self._speeds[worker - 1]
-        if not 0.0 <= seconds < math.inf:
-            raise ValueError(f"expected a finite duration of trial {task.trial}, got {seconds!r}")
-        mishap = None if self._mishaps is None else self._mishaps(task)
-        if mishap is None:
-            outcome = replace(run(self._objective, task, None, silent), seconds=seconds)
-            message: FromWorker = Finished(worker, task.trial, task.attempt, outcome, seconds)
-        else:
-            seconds *= mishap.share
-            message = _after(mishap, worker, task, seconds)
-        self._arrive(seconds, message)
-        self._busy += 1
-        self._dispatched += 1
-        self._last_dispatch, self._used_at_last_dispatch = self._now, self._used
+        with self._within():
+            place = bisect_left(self._idle, worker)
+            if self._objective is None or self._idle[place : place + 1] != [worker]:
+                raise ValueError(f"expected an idle worker, got {worker}")
+            del self._idle[place]
+            seconds = self._durations(task.trial) / self._speeds[worker - 1]
+            if not 0.0 <= seconds < math.inf:
+                raise ValueError(f"expected a finite duration of trial {task.trial}, got {seconds!r}")
+            mishap = None if self._mishaps is None else self._mishaps(task)
+            if mishap is None:
+                outcome = replace(run(self._objective, task, None, silent), seconds=seconds)
+                message: FromWorker = Finished(worker, task.trial, task.attempt, outcome, seconds)
+            else:
+                seconds *= mishap.share
+                message = _after(mishap, worker, task, seconds)
+            self._arrive(seconds, message)
+            self._busy += 1
+            self._dispatched += 1
+            self._waits.append(self._now - self._free_since[worker - 1])
+            self._last_dispatch, self._used_at_last_dispatch = self._now, self._used
 
     def receive(self, timeout_s: float) -> list[FromWorker]:
-        """All that arrives at the next instant; nothing, at once, where nothing is under way."""
-        if not self._arrivals:
-            return []
-        self._advance(self._arrivals[0][0])
-        messages: list[FromWorker] = []
-        while self._arrivals and self._arrivals[0][0] == self._now:
-            *_, seconds, message = heapq.heappop(self._arrivals)
-            self._take(message, seconds)
-            messages.append(message)
-        return messages
+        """What arrived since the last call, or at the next instant; nothing where nothing is under way."""
+        with self._within():
+            if not self._arrived and self._arrivals:
+                self._go_on_to(self._arrivals[0][0])
+            messages, self._arrived = self._arrived, []
+            for message in messages:
+                if isinstance(message, (Hello, Finished, Ended)):
+                    insort(self._idle, message.worker)
+            return messages
 
     def close(self, grace_s: float) -> None:
         self._arrivals.clear()
@@ -195,6 +210,10 @@ class SimulatedTransport:
 
     # --- the figures
 
+    def now(self) -> float:
+        """Virtual seconds since the beginning, those that the master takes just now among them."""
+        return self._now + (0.0 if self._clock is None else self._clock() - self._left_at)
+
     def figures(self) -> Figures:
         return Figures(
             now_s=self._now,
@@ -202,6 +221,8 @@ class SimulatedTransport:
             last_dispatch_s=self._last_dispatch,
             last_end_s=self._last_end,
             busy_s=tuple(self._busy_s),
+            waits_s=tuple(self._waits),
+            deciding_s=self._deciding,
             share_until_last_dispatch=self._used_at_last_dispatch.share,
             share_until_end=self._used_at_last_end.share,
         )
@@ -212,23 +233,42 @@ class SimulatedTransport:
         heapq.heappush(self._arrivals, (self._now + after_s, self._order, after_s, message))
         self._order += 1
 
+    @contextmanager
+    def _within(self) -> Iterator[None]:
+        """A call of ours: what passed on the real clock since the last one, the master took."""
+        if self._clock is not None:
+            seconds = self._clock() - self._left_at
+            self._deciding += seconds
+            self._go_on_to(self._now + seconds)
+        yield
+        if self._clock is not None:
+            self._left_at = self._clock()
+
+    def _go_on_to(self, instant: float) -> None:
+        while self._arrivals and self._arrivals[0][0] <= instant:
+            at, _, seconds, message = heapq.heappop(self._arrivals)
+            self._advance(at)
+            self._take(message, seconds)
+            self._arrived.append(message)
+        self._advance(instant)
+
     def _advance(self, instant: float) -> None:
         self._used = self._used.later(instant - self._now, self._present, self._busy)
         self._now = instant
 
     def _take(self, message: FromWorker, seconds: float) -> None:
+        worker = message.worker - 1
         if isinstance(message, Hello):
             self._present += 1
-            insort(self._idle, message.worker)
+            self._free_since[worker] = self._now
         elif isinstance(message, (Finished, Ended, Gone)):
             self._busy -= 1
-            self._busy_s[message.worker - 1] += seconds
+            self._busy_s[worker] += seconds
+            self._free_since[worker] = self._now
             self._last_end, self._used_at_last_end = self._now, self._used
             if isinstance(message, Gone):
                 self._present -= 1
                 self._expected -= 1
-            else:
-                insort(self._idle, message.worker)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import evaluating
@@ -16,7 +17,7 @@ import pytest
 from fractopt.archive.history import History
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.store import Archive, load
-from fractopt.master import Ending, Master
+from fractopt.master import AT_ONCE, Ending, Master
 from fractopt.optimizer.study import Study
 from fractopt.parallel.message import Ended, Finished, FromWorker, Gone, Limits, Setup, Task, Unusable
 from fractopt.parallel.simulated import LogNormal, Mishap, SimulatedTransport
@@ -65,6 +66,30 @@ def test_an_example_by_hand() -> None:
     assert figures.busy_s == (4.0, 2.5)
     assert figures.share_until_last_dispatch == 3.5 / 5.0  # busy 3 and 0.5, there 3 and 2
     assert figures.share_until_end == 6.5 / 9.0
+
+
+def test_what_the_master_takes_passes_for_the_workers_too() -> None:
+    """Half a second for each of two decisions, then four: worker 2 ends meanwhile, worker 1 waits."""
+    clock = [10.0]
+    transport = _started([1.0, 3.0, 1.0], 2, clock=lambda: clock[0])
+    assert _arrived(transport) == (0.0, [("hello", 1, -1), ("hello", 2, -1)])
+    clock[0] += 0.5
+    assert transport.now() == 0.5
+    _send(transport, 1, 0)
+    clock[0] += 0.5
+    _send(transport, 2, 1)
+    assert _arrived(transport) == (1.5, [("finished", 1, 0)])
+    clock[0] += 4.0
+    _send(transport, 1, 2)
+    assert transport.idle() == []  # nobody has heard of the end of worker 2's task
+    assert _arrived(transport) == (5.5, [("finished", 2, 1)])
+    assert transport.idle() == [2]
+    assert _arrived(transport) == (6.5, [("finished", 1, 2)])
+    figures = transport.figures()
+    assert (figures.waits_s, figures.deciding_s) == ((0.5, 1.0, 4.0), 5.0)
+    assert figures.busy_s == (2.0, 3.0)
+    assert figures.share_until_last_dispatch == 4.0 / 11.0
+    assert figures.share_until_end == 5.0 / 13.0
 
 
 def test_what_arrives_at_one_instant_arrives_together_in_the_order_of_sending() -> None:
@@ -191,6 +216,46 @@ def test_a_master_with_64_workers_keeps_them_busy_and_its_archive_is_complete(tm
     assert figures.share_until_last_dispatch == 1.0
     assert 3 * 3600.0 < figures.last_dispatch_s < figures.last_end_s == figures.now_s
     assert math.fsum(figures.busy_s) == pytest.approx(math.fsum(durations(i) for i in range(256)))
+
+
+@pytest.mark.usefixtures("no_power_loss")
+def test_of_many_idle_workers_the_first_ones_do_not_wait_for_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    class Noting(SimulatedTransport):
+        def send(self, worker: int, task: Task) -> None:
+            done.append("send")
+            super().send(worker, task)
+
+    commit = Archive.commit
+    monkeypatch.setattr(Archive, "commit", lambda self: (done.append("commit"), commit(self)))
+    _play(tmp_path / "run", 3 * AT_ONCE - 1, Noting(3 * AT_ONCE, [1.0 + i for i in range(100)].__getitem__))
+    sent = [len(run) for run in "".join(word[0] for word in done).split("c") if run]
+    assert sent == [AT_ONCE, AT_ONCE, AT_ONCE - 1]
+
+
+@pytest.mark.usefixtures("no_power_loss")
+@pytest.mark.parametrize(("board_s", "shown"), [(0.0, range(40, 80)), (0.01, range(1, 4))])
+def test_hellos_are_shown_at_once_as_long_as_that_is_cheap(
+    board_s: float, shown: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, boards = [0.0], []
+
+    def show(self: Archive, board: Mapping[str, Any]) -> None:
+        boards.append(board)
+        now[0] += board_s
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], time=lambda: now[0])
+    monkeypatch.setattr("fractopt.master.time", clock)
+    monkeypatch.setattr(Archive, "show", show)
+    _play(
+        tmp_path / "run",
+        40,
+        SimulatedTransport(40, LogNormal(100.0), startup_s=[float(i) for i in range(40)]),
+    )
+    assert len(boards) in shown
 
 
 @pytest.mark.usefixtures("no_power_loss")
