@@ -231,9 +231,11 @@ def test_of_many_idle_workers_the_first_ones_do_not_wait_for_the_last(
 
     commit = Archive.commit
     monkeypatch.setattr(Archive, "commit", lambda self: (done.append("commit"), commit(self)))
-    _play(tmp_path / "run", 3 * AT_ONCE - 1, Noting(3 * AT_ONCE, [1.0 + i for i in range(100)].__getitem__))
+    transport = Noting(3 * AT_ONCE, [1.0 + i for i in range(100)].__getitem__)
+    _play(tmp_path / "run", 3 * AT_ONCE - 1, transport)
     sent = [len(run) for run in "".join(word[0] for word in done).split("c") if run]
     assert sent == [AT_ONCE, AT_ONCE, AT_ONCE - 1]
+    assert set(transport.figures().waits_s) == {0.0}
 
 
 @pytest.mark.usefixtures("no_power_loss")
