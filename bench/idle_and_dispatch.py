@@ -1,10 +1,12 @@
-"""What an idle master costs, and what handing out a task costs, against mpi4py.futures in the same run.
+"""What an idle master costs, and what handing out a task costs, against peers in the same run.
 
-    . jobs/env.sh; python bench/idle_and_dispatch.py [--repeats 3]
+    . jobs/env.sh; python bench/idle_and_dispatch.py [--repeats 3] [--libensemble PYTHON]
 
-prints a table and writes bench/results/idle_and_dispatch.md. A task does nothing. Ours travels from
-the master to a worker, from there to the evaluation process, and back; mpi4py.futures calls the
-function in the worker rank itself, and would go down with it.
+prints tables and writes bench/results/idle_and_dispatch.md. A task does nothing. `libensemble` is the Python
+of an environment that has it, and mpi4py for the same MPI.
+
+Ours is measured three times: the transport alone, rank to rank, as the peers are; with the evaluation process
+that each worker supervises, which the peers do not have; and as a whole run, with its journal on the disk.
 """
 
 from __future__ import annotations
@@ -16,25 +18,33 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from argparse import ArgumentParser
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from fractopt.parallel.message import Finished, Hello, Limits, Setup, Task
-from fractopt.parallel.transport import Transport
+if __name__ == "__main__":  # run as a file, by a Python that may know of no fractopt
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.dispatch_peers import MEASURES, PARAMS, SINGLE_TASKS, TASKS, timed
 
 RESULTS = Path(__file__).parent / "results" / "idle_and_dispatch.md"
 WORKERS = (2, 4, 8)
-TASKS = 2000
-SINGLE_TASKS = 200
 IDLE_S = 5.0
-IDLE_WORKERS = 4
-PARAMS = {"learning_rate": 1e-4, "rank": 16, "alpha": 32, "dropout": 0.1, "weight_decay": 1e-3}
+IDLE_WORKERS = RUN_WORKERS = 8
+RUN_TASKS, WARM = 2000, 200
 COMMAND = (sys.executable, str(Path(__file__).resolve()), "evaluate")
+SYSTEMS = {
+    "raw": "mpi4py: send, recv",
+    "alone": "**fractopt, the transport alone**",
+    "futures": "MPIPoolExecutor, submit as results arrive",
+    "libensemble": "libEnsemble, one batch",
+    "mpi": "fractopt over MPI, with evaluation processes",
+    "processes": "fractopt over pipes, with evaluation processes",
+}
 
 
 def evaluate(argv: list[str]) -> int:
@@ -45,21 +55,59 @@ def evaluate(argv: list[str]) -> int:
     return evaluation.main(argv, lambda spec: lambda task, report: nothing)
 
 
-def _timed(run: Callable[[int], None], tasks: int) -> dict[str, float]:
-    cpu, started = time.process_time(), time.perf_counter()
-    run(tasks)
-    seconds = time.perf_counter() - started
-    return {"us": 1e6 * seconds / tasks, "cpu_us": 1e6 * (time.process_time() - cpu) / tasks}
+# --- ours
 
 
-def _ready(transport: Transport, workers: int) -> None:
+def answer_at_once() -> None:
+    """Be a worker rank whose evaluation process takes no time, as it is not there."""
+    from fractopt.parallel import rank
+    from fractopt.parallel.message import Finished, FromWorker, Hello, Setup, Task
+    from fractopt.trial import Outcome
+
+    nothing = Outcome.of(0.5)
+
+    class Echo:
+        closed = False
+
+        def __init__(self, worker: int, setup: Setup, device: str, threads: int, command: object) -> None:
+            self.worker = worker
+            self._said: list[FromWorker] = [Hello(worker, platform.node(), os.getpid(), device, threads)]
+
+        def start(self) -> None:
+            pass
+
+        def send(self, task: Task) -> None:
+            self._said.append(Finished(self.worker, task.trial, task.attempt, nothing, 0.0))
+
+        def poll(self) -> list[FromWorker]:
+            said, self._said = self._said, []
+            return said
+
+        def filenos(self) -> list[int]:
+            return []
+
+        def deadline(self) -> float:
+            return 0.0 if self._said else float("inf")
+
+        def stop(self, grace_s: float) -> None:
+            self.closed = True
+
+    with patch.object(rank, "Supervisor", Echo), patch.object(rank, "end", lambda *_: None):
+        rank.serve(())
+
+
+def _ready(transport: Any, workers: int) -> None:
+    from fractopt.parallel.message import Hello, Limits, Setup
+
     transport.start(Setup({}, "", Limits()))
     hellos = 0
     while hellos < workers:
         hellos += sum(isinstance(message, Hello) for message in transport.receive(1.0))
 
 
-def measure_ours(transport: Transport, workers: int) -> dict[str, Any]:
+def measure_dispatch(transport: Any, workers: int) -> dict[str, Any]:
+    from fractopt.parallel.message import Finished, Task
+
     _ready(transport, workers)
 
     def keep_busy(tasks: int) -> None:
@@ -77,10 +125,10 @@ def measure_ours(transport: Transport, workers: int) -> dict[str, Any]:
                 pass
 
     keep_busy(100)
-    return {"busy": _timed(keep_busy, TASKS), "single": _timed(one_at_a_time, SINGLE_TASKS)}
+    return {"busy": timed(keep_busy, TASKS), "single": timed(one_at_a_time, SINGLE_TASKS)}
 
 
-def measure_idle(transport: Transport, workers: int) -> dict[str, Any]:
+def measure_idle(transport: Any, workers: int) -> dict[str, Any]:
     _ready(transport, workers)
     time.sleep(0.5)
     cpu, started = time.process_time(), time.perf_counter()
@@ -90,48 +138,59 @@ def measure_idle(transport: Transport, workers: int) -> dict[str, Any]:
     return {"idle_percent": 100 * share}
 
 
-def nothing(task: dict[str, Any]) -> float:
-    return 0.5
+def measure_run(transport: Any, workers: int) -> dict[str, Any]:
+    """A whole run of the real master: what it takes from the WARMth evaluation to the last one."""
+    from fractopt.archive.manifest import Manifest
+    from fractopt.archive.store import Archive
+    from fractopt.master import Master
+    from fractopt.optimizer.study import Study
+    from fractopt.parallel.crew import Crew
+    from fractopt.parallel.message import Limits, Setup
+    from fractopt.space import Float, Space
 
+    space = Space(*(Float(name, 0.0, 1.0) for name in PARAMS))
+    manifest = Manifest(space.as_dict(), "random", 1, {}, 0, "minimize", (), None, {}, "value")
+    syncs: list[float] = []
+    marks: list[tuple[float, float, int, int]] = []
+    fdatasync = os.fdatasync
 
-def measure_futures(workers: int) -> dict[str, Any]:
-    from mpi4py.futures import MPIPoolExecutor
+    def timed_sync(handle: int) -> None:
+        began = time.perf_counter()
+        fdatasync(handle)
+        syncs.append(time.perf_counter() - began)
 
-    with MPIPoolExecutor(workers) as executor:
-        executor.bootup(wait=True)
+    def mark(study: Study, crew: Crew) -> None:
+        if study.told >= WARM and (
+            not marks or marks[-1][2] < WARM + RUN_TASKS
+        ):  # not what follows the search
+            marks.append((time.process_time(), time.perf_counter(), study.told, len(syncs)))
+            del marks[1:-1]
 
-        def keep_busy(tasks: int) -> None:
-            """As a master does: as many tasks out as there are workers, a new one for each that is back."""
-            todo = deque({**PARAMS, "id": i} for i in range(tasks))
-            running: set[Future[float]] = set()
-            while todo or running:
-                while todo and len(running) < workers:
-                    running.add(executor.submit(nothing, todo.popleft()))
-                _, running = wait(running, return_when=FIRST_COMPLETED)
-
-        def all_at_once(tasks: int) -> None:
-            for _ in executor.map(nothing, [{**PARAMS, "id": i} for i in range(tasks)], chunksize=1):
-                pass
-
-        def one_at_a_time(tasks: int) -> None:
-            for i in range(tasks):
-                executor.submit(nothing, {**PARAMS, "id": i}).result()
-
-        keep_busy(100)
-        return {
-            "busy": _timed(keep_busy, TASKS),
-            "map": _timed(all_at_once, TASKS),
-            "single": _timed(one_at_a_time, SINGLE_TASKS),
-        }
+    with tempfile.TemporaryDirectory() as place, patch("os.fdatasync", timed_sync):
+        archive = Archive.create(Path(place) / "run", manifest, "", {})
+        study = Study(space, "random", WARM + RUN_TASKS, seed=0, record=archive.record)
+        Master(study, transport, archive, Setup({}, "", Limits()), on_turn=mark).run()
+        archive.close(complete=True, reason="")
+    (cpu, wall, told, synced), (cpu_end, wall_end, told_end, synced_end) = marks
+    tasks = told_end - told
+    return {
+        "us": 1e6 * (wall_end - wall) / tasks,
+        "cpu_us": 1e6 * (cpu_end - cpu) / tasks,
+        "syncs": (synced_end - synced) / tasks,
+        "sync_ms": 1e3 * statistics.median(syncs),
+    }
 
 
 def role(name: str, workers: int) -> None:
     """One process of a measurement; whoever hands out tasks prints the figures as JSON."""
-    if name == "futures":
-        print(json.dumps(measure_futures(workers)))
+    what, _, how = name.rpartition("-")
+    if how in MEASURES:
+        figures = MEASURES[how](workers)
+        if figures is not None:
+            print(json.dumps(figures))
         return
-    measure = measure_idle if name.startswith("idle") else measure_ours
-    if name.endswith("processes"):
+    measure = {"": measure_dispatch, "idle": measure_idle, "run": measure_run}[what]
+    if how == "processes":
         from fractopt.parallel.processes import ProcessesTransport
 
         processes = ProcessesTransport(workers, command=COMMAND)
@@ -141,14 +200,14 @@ def role(name: str, workers: int) -> None:
     from fractopt.parallel import mpi, rank
 
     if not mpi.is_master():
-        rank.serve(COMMAND)
+        answer_at_once() if how == "alone" else rank.serve(COMMAND)
     transport = mpi.MpiTransport()
     print(json.dumps(measure(transport, workers)))
     transport.leave(0)
 
 
-def run(name: str, workers: int) -> dict[str, Any]:
-    command = [sys.executable, *(["-m", "mpi4py.futures"] if name == "futures" else [])]
+def run(name: str, workers: int, python: str = sys.executable) -> dict[str, Any]:
+    command = [python, *(["-m", "mpi4py.futures"] if name == "futures" else [])]
     command += [str(Path(__file__).resolve()), "role", name, str(workers)]
     if not name.endswith("processes"):
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -159,7 +218,7 @@ def run(name: str, workers: int) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed; was jobs/env.sh sourced?\n{done.stderr}")
-    figures = json.loads(done.stdout.splitlines()[-1])
+    figures = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     assert isinstance(figures, dict)
     return figures
 
@@ -168,62 +227,80 @@ def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def main(repeats: int) -> None:
+def main(repeats: int, libensemble: str | None) -> None:
     collected: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    systems = [name for name in SYSTEMS if name != "libensemble" or libensemble is not None]
     # The systems take turns, so that what else the machine does meets all of them.
-    for _ in range(repeats):
+    for turn in range(repeats):
         for workers in WORKERS:
-            for name in ("mpi", "processes", "futures"):
-                collected.setdefault((name, workers), []).append(run(name, workers))
-        for name in ("idle-mpi", "idle-processes"):
-            collected.setdefault((name, IDLE_WORKERS), []).append(run(name, IDLE_WORKERS))
+            for name in systems:
+                python = libensemble if name == "libensemble" and libensemble else sys.executable
+                collected.setdefault((name, workers), []).append(run(name, workers, python))
+        for name in ("idle-mpi", "idle-processes", "run-mpi", "run-processes"):
+            collected.setdefault((name, RUN_WORKERS), []).append(run(name, RUN_WORKERS))
+        print(f"{turn + 1} of {repeats}", file=sys.stderr, flush=True)
 
     def median(name: str, workers: int, how: str, what: str = "us") -> float:
         return statistics.median(figures[how][what] for figures in collected[name, workers])
 
-    def row(title: str, name: str, how: str, what: str = "us") -> str:
-        return _row([title, *(f"{median(name, n, how, what):.0f}" for n in WORKERS)])
+    def rows(how: str, what: str = "us") -> list[str]:
+        measured = [name for name in systems if how in collected[name, WORKERS[0]][0]]
+        return [_row([SYSTEMS[n], *(f"{median(n, w, how, what):.0f}" for w in WORKERS)]) for n in measured]
 
-    def ratio(how: str, against: str) -> str:
-        return _row(
-            ["**ours over MPI : MPIPoolExecutor**"]
-            + [f"**{median('mpi', n, how) / median('futures', n, against):.2f}**" for n in WORKERS]
+    def ratio(how: str, peer: str) -> str:
+        cells = [f"{median('alone', n, how) / median(peer, n, how):.2f}" for n in WORKERS]
+        return _row([f"the transport alone : {SYSTEMS[peer]}", *cells])
+
+    def of_run(name: str) -> str:
+        found = collected[name, RUN_WORKERS]
+        us, cpu, syncs, ms = (
+            statistics.median(f[k] for f in found) for k in ("us", "cpu_us", "syncs", "sync_ms")
         )
+        where = "MPI" if name == "run-mpi" else "pipes"
+        return _row([f"over {where}", f"{us:.0f}", f"{cpu:.0f}", f"{syncs:.2f}", f"{ms:.1f}"])
 
     def idle(name: str) -> str:
         found = [figures["idle_percent"] for figures in collected[name, IDLE_WORKERS]]
         return f"{statistics.median(found):.2f} % (highest {max(found):.2f} %)"
 
+    option = "" if libensemble is None else " --libensemble PYTHON"
     head = [_row(["", *(f"{n} workers" for n in WORKERS)]), "|---" * (1 + len(WORKERS)) + "|"]
     lines = [
         "# Idle master and dispatch",
         "",
-        f"`python bench/idle_and_dispatch.py --repeats {repeats}`, {time.strftime('%Y-%m-%d')}, "
+        f"`python bench/idle_and_dispatch.py --repeats {repeats}{option}`, {time.strftime('%Y-%m-%d')}, "
         f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[1]:.1f}, "
         f"Python {platform.python_version()}, median of {repeats}.",
         "",
         f"Idle master, {IDLE_WORKERS} workers, {IDLE_S:g} s, share of a core from CPU counters: "
         f"over MPI {idle('idle-mpi')}, over pipes {idle('idle-processes')}.",
         "",
-        f"Microseconds per no-op task, every worker kept busy, {TASKS} tasks. Ours crosses to a supervised",
-        "process that may die; mpi4py.futures calls the function in the rank itself.",
+        f"Microseconds per task that does nothing, every worker kept busy, {TASKS} tasks. The transport",
+        "alone is answered by the worker rank itself, as the peers are; with evaluation processes each task",
+        "crosses to a supervised process, which may die without taking the rank along, and back.",
         "",
         *head,
-        row("fractopt over MPI", "mpi", "busy"),
-        row("fractopt over pipes", "processes", "busy"),
-        row("MPIPoolExecutor, submit as results arrive", "futures", "busy"),
-        row("MPIPoolExecutor, map of all at once", "futures", "map"),
-        ratio("busy", "busy"),
-        row("master CPU, fractopt over MPI", "mpi", "busy", "cpu_us"),
-        row("master CPU, MPIPoolExecutor", "futures", "busy", "cpu_us"),
+        *rows("busy"),
+        *(ratio("busy", peer) for peer in systems if peer in MEASURES),
+        "",
+        "Of these, microseconds of CPU of the process that hands the tasks out:",
+        "",
+        *head,
+        *rows("busy", "cpu_us"),
         "",
         f"Microseconds from sending one task to its result, nothing else going on, {SINGLE_TASKS} tasks.",
         "",
         *head,
-        row("fractopt over MPI", "mpi", "single"),
-        row("fractopt over pipes", "processes", "single"),
-        row("MPIPoolExecutor", "futures", "single"),
-        ratio("single", "single"),
+        *rows("single"),
+        "",
+        f"A run of {RUN_TASKS} such evaluations by {RUN_WORKERS} workers, `random`, the journal on this",
+        "machine's disk, microseconds an evaluation. Over pipes the master's process is also the one that",
+        "supervises the evaluation processes.",
+        "",
+        _row(["", "wall", "CPU of the master", "calls of fdatasync", "ms each"]),
+        "|---" * 5 + "|",
+        of_run("run-mpi"),
+        of_run("run-processes"),
         "",
     ]
     text = "\n".join(lines)
@@ -240,4 +317,6 @@ if __name__ == "__main__":
     else:
         parser = ArgumentParser(description=__doc__)
         parser.add_argument("--repeats", type=int, default=3)
-        main(parser.parse_args().repeats)
+        parser.add_argument("--libensemble", metavar="PYTHON")
+        given = parser.parse_args()
+        main(given.repeats, given.libensemble)

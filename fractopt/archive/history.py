@@ -66,7 +66,7 @@ class _Session:
 
 
 class History:
-    """The folded records of a run. `add` takes one more record; everything else reads."""
+    """The folded records of a run. `add` and `take` take one more record; everything else reads."""
 
     def __init__(self, manifest: Manifest, records: Iterable[Record] = ()) -> None:
         self.manifest = manifest
@@ -89,17 +89,20 @@ class History:
         for record in records:
             self.add(record)
 
-    def add(self, record: Record, event: Recorded | None = None) -> None:
-        """Take one record into account; an unknown kind of run record is kept and ignored.
+    def add(self, record: Record) -> None:
+        """Take one record into account; an unknown kind of run record is kept and ignored."""
+        event = event_from_json(record) if "event" in record else None
+        if event is None:
+            _check(record)
+        self.take(record, event)
 
-        `event` is the one that `record` was made of, where that is at hand.
-        """
+    def take(self, record: Record, event: Recorded | None) -> None:
+        """The same for a record of our own making; `event` is what it was made of, None for a run record."""
         self.records.append(record)
-        if "event" in record:
-            self._add_event(event_from_json(record) if event is None else event)
+        if event is not None:
+            self._add_event(event)
             return
         kind = record.get("record")
-        _check(record)
         if kind == "master":
             self.complete = self.failed = False
             self.reason = ""

@@ -43,7 +43,7 @@ from fractopt.trial import Recorded, event_to_json
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_SHARE = 0.01  # of the wall time may go into snapshots
+SNAPSHOT_SHARE = 0.005  # of the wall time may go into snapshots: not one decision in a hundred waits for one
 SNAPSHOT_EVERY_S = 2.0  # at most
 SNAPSHOT_AGAIN_S = 60.0  # after one that failed
 
@@ -161,7 +161,7 @@ class Archive:
 
     def _add(self, record: Record, event: Recorded | None) -> None:
         self._journal.append(record)
-        self.history.add(record, event)
+        self.history.take(record, event)
         self._fresh += 1
 
     def commit(self) -> None:
@@ -175,7 +175,7 @@ class Archive:
             self._lock.check()
 
     def snapshot_if_due(self) -> None:
-        """Bring archive.h5 up to date where that keeps within 1 % of the wall time.
+        """Bring archive.h5 up to date where that keeps within its share of the wall time.
 
         A failure is logged and tried again later: the journal is what counts while a run goes on.
         """

@@ -198,6 +198,9 @@ _MESSAGES: dict[str, type[Message]] = {
         *(Place, Setup, Task, Stop),
     )
 }
+_ANNOTATIONS: dict[type[Any], dict[str, str]] = {
+    cls: {f.name: str(f.type) for f in fields(cls)} for cls in (*_MESSAGES.values(), Limits)
+}
 _NUMBER = (int, float)
 _ITEMS = {"list[str]": str, "list[int]": int}
 _JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON makes of a field's annotation
@@ -226,7 +229,7 @@ def encode(message: Message) -> bytes:
         record["outcome"] = message.outcome.to_json()
     if isinstance(message, Progress) and message.loss is not None:
         record["loss"] = number_to_json(message.loss)
-    line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    line = _ENCODER.encode(record).encode() + b"\n"
     if len(line) > MAX_BYTES:
         raise ValueError(f"a {message.type} message of {len(line)} bytes is longer than {MAX_BYTES}")
     return line
@@ -238,7 +241,7 @@ def decode(line: bytes) -> Message:
         raise ValueError(f"a message of {len(line)} bytes is longer than {MAX_BYTES}")
     try:
         # A token that a library quoted in its error goes no further than this.
-        record = json.loads(masked_bytes(line), parse_float=_finite, parse_constant=_finite)
+        record = _DECODER.decode(masked_bytes(line).decode())
         cls = _MESSAGES[record.pop("type")]
         _check_fields(cls, record)
         if cls is Setup:
@@ -256,15 +259,16 @@ def decode(line: bytes) -> Message:
 
 def _check_fields(cls: type[Any], record: dict[str, Any]) -> None:
     """Raise ValueError where `record` does not have the fields of `cls`, each of its type."""
-    if set(record) != {f.name for f in fields(cls)}:
+    annotations = _ANNOTATIONS[cls]
+    if record.keys() != annotations.keys():
         raise ValueError(f"wrong fields {sorted(record)}")
-    for f in fields(cls):
-        value, annotation = record[f.name], str(f.type)
+    for name, annotation in annotations.items():
+        value = record[name]
         expected = _JSON_TYPES.get(annotation)
         if expected is not None and type(value) not in expected:
-            raise ValueError(f"{f.name} is a {type(value).__name__}, not {annotation}")
+            raise ValueError(f"{name} is a {type(value).__name__}, not {annotation}")
         if annotation in _ITEMS and any(type(item) is not _ITEMS[annotation] for item in value):
-            raise ValueError(f"{f.name} is no {annotation}")
+            raise ValueError(f"{name} is no {annotation}")
 
 
 def _finite(text: str) -> float:
@@ -273,3 +277,8 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{text[:40]} is no finite number")
     return number
+
+
+# Made once: a message is a matter of microseconds.
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)

@@ -40,6 +40,7 @@ from fractopt.parallel.worker import STUCK_S
 log = logging.getLogger(__name__)
 
 LEAVE_S = 10.0  # for the last word of the other side, which may just be busy
+LOOK_AT_LEASES_S = 0.1  # with thousands of workers a look takes milliseconds
 QUIET_S = 10.0  # at the end: a rank that says nothing for so long says no goodbye either
 PRINTED_S = 0.5  # for the launcher to hand on what was printed, before it is ended
 
@@ -87,6 +88,7 @@ class MpiTransport:
         self._gone: set[int] = set()  # for good
         self._farewells: set[int] = set()
         self._closed = False
+        self._leases_at = 0.0  # when they are looked at next
 
     def start(self, setup: Setup) -> None:
         self._setup = setup
@@ -176,10 +178,12 @@ class MpiTransport:
         self._leases.look()
         for rank in sorted(self._post.lost - self._gone):
             messages += self._lose(rank, "its rank died")
-        for rank in sorted(worker for worker in self._workers if self._leases.ended(worker)):
-            why = f"nothing was heard of its rank for {self._leases.silent_s(rank):.0f} s"
-            messages += self._miss(rank, why)
-            self._silent.add(rank)
+        if time.monotonic() >= self._leases_at:
+            self._leases_at = time.monotonic() + LOOK_AT_LEASES_S
+            for rank in sorted(worker for worker in self._workers if self._leases.ended(worker)):
+                why = f"nothing was heard of its rank for {self._leases.silent_s(rank):.0f} s"
+                messages += self._miss(rank, why)
+                self._silent.add(rank)
         return messages
 
     def _hear(self, rank: int, message: Message) -> list[FromWorker]:

@@ -93,8 +93,10 @@ def test_the_second_master_is_refused_with_the_first_ones_name(
 ) -> None:
     first = start(HERE, "4711")
     until(lambda: told(tmp_path / "run") >= 2)
+    first.send_signal(signal.SIGSTOP)  # on a busy machine it would be done before the second one is there
     second = start(HERE, "4712")
     _, said = second.communicate(timeout=60)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 4
     name = f"host {socket.gethostname()}, pid {first.pid}, job slurm:4711"
     assert f"is in use by another master ({name})" in said
