@@ -17,8 +17,9 @@ from typing import Literal
 
 from fractopt.archive.adapters import Adapters
 from fractopt.archive.history import History
-from fractopt.archive.result import surviving_result
+from fractopt.archive.result import discard_file, surviving_result
 from fractopt.archive.store import Archive
+from fractopt.objective.base import CHECKPOINT
 from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study
 from fractopt.parallel.crew import Crew
@@ -124,6 +125,7 @@ class Master:
         self._tests_planned = False
         self._changed = True  # since the last ask: only then can the answer differ
         self._reports: list[str] = []  # to be shown once they are durable
+        self._settled: list[int] = []  # evaluations that nothing will be gone on from, once that is durable
         self._unusable: dict[int, str] = {}
         self._ending: Ending | None = None
         self._begun = self._advanced = False  # whether this master began an attempt, and saw one finished
@@ -231,6 +233,9 @@ class Master:
 
     def _commit(self) -> None:
         self.archive.commit()
+        for number in self._settled:
+            discard_file(self.archive.directory, number, CHECKPOINT)
+        self._settled.clear()
         for line in self._reports:
             log.info("%s", line)
         self._reports.clear()
@@ -293,6 +298,7 @@ class Master:
     def _finish(self, number: int, outcome: Outcome) -> None:
         if number in self._testing:
             self._testing.discard(number)
+            self._settled.append(number)
             self.archive.note({"record": "tested", "trial": number, "outcome": outcome.to_json()})
             self._reports.append(self._tested_line(number, outcome))
             return
@@ -310,6 +316,7 @@ class Master:
 
     def _tell(self, trial: Trial, outcome: Outcome) -> None:
         self.study.tell(trial, outcome, penalise=self._policy.then == "penalise")
+        self._settled.append(trial.id)
         self._reports.append(self._line(trial, outcome))
         self._failures += outcome.status.is_failure
         if trial.kind.is_replicate:

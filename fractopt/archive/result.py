@@ -6,10 +6,11 @@ It is there whole or not at all, and survives whoever waited for it: a rank, or 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from fractopt.durable import replace_file, sync_directory
-from fractopt.foreign import make_directory, read_file
+from fractopt.foreign import make_directory, read_file, remove_from
 from fractopt.text import masked_bytes
 from fractopt.trial import Outcome, Trial
 
@@ -28,6 +29,12 @@ def make_evaluation_directory(run: Path, trial: int) -> Path:
     make_directory(place.parent)
     make_directory(place)
     return place
+
+
+def discard_file(run: Path, trial: int, name: str) -> None:
+    """Remove the file `name` of evaluation `trial`; one that cannot be removed does no harm but its size."""
+    with suppress(OSError):
+        remove_from(evaluation_directory(run, trial), name)
 
 
 def keep_result(directory: Path, trial: int, attempt: int, seed: int, outcome: Outcome) -> None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fractopt.run")
 
-GRACE_S = 5.0  # for evaluation processes to end when the run ends
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -242,6 +241,7 @@ def _workers(count: int | None) -> tuple[Transport, Callable[[int], NoReturn]]:
             f"process: use mpirun fractopt run ..., or say --workers N to run N local processes"
         )
     from fractopt.parallel.processes import ProcessesTransport
+    from fractopt.parallel.transport import GRACE_S
 
     processes = ProcessesTransport(count or 1)
 

@@ -14,6 +14,9 @@ from typing import ClassVar, Protocol
 from fractopt.space import Space, Value
 from fractopt.trial import Kind, Outcome, Part
 
+# In an evaluation's directory: what a later attempt at it goes on from. Removed when its outcome stands.
+CHECKPOINT = "checkpoint.pt"
+
 
 @dataclass(frozen=True)
 class Evaluation:

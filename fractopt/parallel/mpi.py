@@ -35,6 +35,7 @@ from fractopt.parallel.message import (
     encode,
 )
 from fractopt.parallel.post import EXIT, FINALIZE, MASTER, Backoff, Post, Tag, decoded, depart, flush
+from fractopt.parallel.transport import GRACE_S
 from fractopt.parallel.worker import STUCK_S
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class MpiTransport:
         Where ranks were lost, MPI_Finalize is left out, and with it everything that Python does at exit:
         close what must be closed before.
         """
-        self.close(grace_s=2.0)
+        self.close(GRACE_S)
         ranks = set(range(1, self._post.size))
         mute = ranks - self._farewells - self._post.lost
         orderly = not self._gone and not mute

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from fractopt.parallel.message import FromWorker, Setup, Task
 
+# For evaluation processes to end when the run ends: a fine-tune finishes its step, and saves its state.
+GRACE_S = 15.0
+
 
 class Transport(Protocol):
     """Carries tasks to workers and their messages back.

@@ -12,7 +12,7 @@ from litgpt.lora import GPT
 from torch.nn import functional as F
 
 from fractopt.objective.lora.buckets import buckets, padded
-from fractopt.objective.lora.data import IGNORED, Samples, batch
+from fractopt.objective.lora.data import IGNORED, Sample, Samples, batch
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model import BaseModel
 from fractopt.objective.lora.shortcuts import Counted
@@ -117,3 +117,19 @@ def summed_loss(
         for chunk, target in zip(chunks, torch.split(targets, HEAD_CHUNK), strict=True)
     ]
     return torch.stack(losses).sum()
+
+
+@torch.no_grad()
+def mean_loss(base: BaseModel, model: GPT, samples: Sequence[Sample], most: int) -> float:
+    """Cross-entropy in nats, the mean over all tokens with a label; up to `most` tokens at a time."""
+    counted = Counted(model)
+    total, tokens = 0.0, 0
+    try:
+        lengths = [len(sample["input_ids"]) for sample in samples]
+        for part in buckets(lengths, OVERHEAD[base.device.type], most):
+            ids, labels = batch(samples, part)
+            total += float(summed_loss(base, model, counted, ids, labels))
+            tokens += int((labels[:, 1:] != IGNORED).sum())
+    finally:
+        counted.remove()
+    return total / max(tokens, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -48,6 +50,15 @@ class Samples:
                 f"objective.data: the model takes {base.block_size} tokens, "
                 f"the longest sample has {self.longest}"
             )
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that is trained on, token by token."""
+        found = hashlib.sha256()
+        for sample in self.train:
+            for tokens in (sample["input_ids"], sample["labels"]):
+                found.update(tokens.numpy().tobytes() + b".")
+        return found.hexdigest()
 
     def order(self, size: int, epochs: int) -> Iterator[list[int]]:
         """Indices of `size` samples at a time through `epochs` epochs, each in an order of its own.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fractopt.objective.base import Evaluation, Report
 from fractopt.objective.lora import runtime
+from fractopt.objective.lora.curve import write_curve
 from fractopt.objective.lora.settings import LoraSettings
 from fractopt.trial import Kind, Outcome, Status
 
@@ -36,15 +37,20 @@ class LoraObjective:
         # Not before `prepare`: these import torch, litgpt and lm-eval.
         from fractopt.objective.lora.adapter import Kept
         from fractopt.objective.lora.data import Samples
+        from fractopt.objective.lora.meter import Meter
         from fractopt.objective.lora.model import BaseModel
         from fractopt.objective.lora.score import Scorer
         from fractopt.objective.lora.train import Trainer
+        from fractopt.objective.lora.training_state import TrainingStates
 
         self.settings = settings
         self._clock = clock
         self._base = BaseModel(settings.model)
-        self._trainer = Trainer(self._base, Samples(settings.data, self._base), settings.train, clock)
+        samples = Samples(settings.data, self._base)
+        self._trainer = Trainer(self._base, samples, settings.train, clock)
+        self._meter = partial(Meter, self._base.device, clock)
         self._kept = Kept(settings, self._base)
+        self._states = TrainingStates(settings, self._base, samples)
         self._scorer = Scorer(settings, self._base, clock)
         self._evaluations = 0
 
@@ -56,12 +62,15 @@ class LoraObjective:
     def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
         """The outcome of one evaluation: `value` is the metric's mean over the questions.
 
-        metrics: "train/loss" of the last step, "TASK/SCORE" with "TASK/SCORE_stderr", "TASK/unseen/SCORE" on
-        the questions that the search left out, "seconds/train" in training steps, "seconds/score" in scoring
-        forward passes, of which "seconds/token" is the median over passes by their tokens; what is left of
-        `seconds` is neither.
+        metrics: those of `FineTune` and `Meter`, "TASK/SCORE" with "TASK/SCORE_stderr", "TASK/unseen/SCORE"
+        on the questions that the search left out, "seconds/train" in training steps, "seconds/score" in
+        scoring forward passes, of which "seconds/token" is the median over passes by their tokens; what is
+        left of `seconds` is neither. What earlier attempts took for a fine-tune that was gone on with counts
+        in "seconds/train" and in what the device gave.
         """
         started = self._clock()
+        meter = self._meter()
+        report = meter.watching(report)
         metrics: dict[str, float] = {}
         keep, note = None, ""
         if evaluation.kind is Kind.BASE:
@@ -74,24 +83,23 @@ class LoraObjective:
             point = self.settings.train.hyperparameters(evaluation.params)
             tuned, note = self._kept.take_up(evaluation, point, seed)
             if tuned is None:
-                tuned = self._trainer(point, seed, report)
+                state = self._states.of(evaluation, point, seed, meter)
+                tuned = self._trainer(point, seed, report, state)
                 keep = partial(self._kept.keep, evaluation, point, seed, tuned)
+                if evaluation.directory is not None:
+                    write_curve(evaluation.directory, tuned.progress.losses)
             model = tuned.model
-            metrics |= {
-                "train/loss": tuned.loss,
-                "train/steps": float(tuned.steps),
-                "seconds/train": tuned.seconds,
-            }
+            metrics |= tuned.metrics()
             if tuned.divergence:
                 return Outcome(
                     Status.DIVERGED,
-                    metrics=metrics,
+                    metrics=metrics | meter.metrics(),
                     seconds=self._clock() - started,
                     message=tuned.divergence,
                 )
 
         scored = self._scorer(model, evaluation.parts, report, evaluation.directory)
-        metrics |= scored.metrics
+        metrics |= scored.metrics | meter.metrics()
         note = (keep() if keep is not None else "") or note
 
         del model, keep

@@ -12,32 +12,55 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import torch
 from litgpt.lora import GPT
 
 from fractopt.objective.base import Report, UnusableError
 from fractopt.objective.lora import settings
-from fractopt.objective.lora.bucketed import Bucketed
+from fractopt.objective.lora.bucketed import Bucketed, Part, mean_loss
 from fractopt.objective.lora.data import Samples
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.litgpt_steps import LitgptSteps
 from fractopt.objective.lora.model import BaseModel
 from fractopt.objective.lora.schedule import learning_rates
 from fractopt.objective.lora.shortcuts import keep_activations, recompute_activations
+from fractopt.objective.lora.training_state import Progress, TrainingState
+
+VALIDATION_SHARE = 0.05  # of the samples that went through the training
 
 
 @dataclass(frozen=True)
 class FineTune:
     """A finished fine-tune. `loss` is the mean over the last step's samples, `divergence` says in words
-    how the training went wrong, and is empty where it did not."""
+    how the training went wrong, and is empty where it did not. `validation_loss` is the mean over the tokens
+    of samples that were set aside, None where it was not taken."""
 
     model: GPT
     loss: float
     steps: int
     seconds: float  # in training steps alone
     divergence: str = ""
+    progress: Progress = field(default_factory=Progress)
+    validation_loss: float | None = None
+    validation_seconds: float = 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """What is recorded with an evaluation; "train/padding" is the share of padding in all tokens."""
+        found = {"train/loss": self.loss, "train/steps": float(self.steps), "seconds/train": self.seconds}
+        parameters = (weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+        found["train/parameters"] = float(sum(parameters))
+        tokens = self.progress.tokens
+        if tokens:
+            found["train/padding"] = self.progress.padding / (tokens + self.progress.padding)
+        if tokens and self.seconds > 0.0:
+            found["train/tokens_per_second"] = tokens / self.seconds
+        if self.validation_loss is not None:
+            found["validation/loss"] = self.validation_loss
+            found["seconds/validation"] = self.validation_seconds
+        return found
 
 
 class Trainer:
@@ -64,15 +87,18 @@ class Trainer:
                 f"{fixed.global_batch}), got {train.warmup_steps}; warmup_share fits any number of steps"
             )
 
-    def __call__(self, point: Hyperparameters, seed: int, report: Report) -> FineTune:
-        """Fine-tune from fresh adapters; out of memory halves what goes through at a time, and starts again.
+    def __call__(
+        self, point: Hyperparameters, seed: int, report: Report, state: TrainingState | None = None
+    ) -> FineTune:
+        """Fine-tune from fresh adapters, or from where `state` was saved, and save it there now and then.
 
-        The samples of a step stay the same, so its gradient does up to rounding and dropout. Raises
-        torch.OutOfMemoryError when a single sample does not fit.
+        Out of memory halves what goes through at a time, and starts again. The samples of a step stay the
+        same, so its gradient does up to rounding and dropout. Raises torch.OutOfMemoryError when a single
+        sample does not fit.
         """
         while True:
             try:
-                return self._fine_tune(point, seed, report)
+                return self._fine_tune(point, seed, report, state)
             except torch.OutOfMemoryError:
                 if not self.batching.halve(point):
                     raise
@@ -81,7 +107,9 @@ class Trainer:
             torch.cuda.empty_cache()
             report(f"out of memory, now {self.batching.limit}")
 
-    def _fine_tune(self, point: Hyperparameters, seed: int, report: Report) -> FineTune:
+    def _fine_tune(
+        self, point: Hyperparameters, seed: int, report: Report, state: TrainingState | None
+    ) -> FineTune:
         model = self._base.with_adapters(point, seed)
         model.max_seq_length = self._samples.longest
         model.train()
@@ -90,30 +118,56 @@ class Trainer:
         optimizer = _optimizer(model, point)
         total = self.batching.total(point)
         rates = learning_rates(point, total)
-        losses: list[float] = []
-        seconds = 0.0
+        progress = Progress()
         divergence = ""
-        with self.batching.training(model) as backward:
+        with self.batching.training(model) as backward, ExitStack() as stack:
             if self.rehearses:
                 with torch.random.fork_rng():
                     backward([self.batching.largest(point)])
                 optimizer.zero_grad()
-            for step, parts in enumerate(self.batching.steps(point), start=1):
+            if state is not None:
+                progress = state.take_up(model, optimizer, total) or progress
+                stack.enter_context(state.watching())
+            for parts in self.batching.steps(point, first=len(progress.losses)):
                 started = self._clock()
                 for group in optimizer.param_groups:
-                    group["lr"] = rates[step - 1] * group["ratio"]
+                    group["lr"] = rates[len(progress.losses)] * group["ratio"]
                 loss = backward(parts)
                 optimizer.step()
                 optimizer.zero_grad()
-                losses.append(float(loss))  # waits for the device
-                seconds += self._clock() - started
-                report("train", step, total, losses[-1])
-                divergence = self._divergence(losses, total)
+                progress.losses.append(float(loss))  # waits for the device
+                progress.seconds += self._clock() - started
+                self._count(parts, progress)
+                report("train", len(progress.losses), total, progress.losses[-1])
+                divergence = self._divergence(progress.losses, total)
                 if divergence:
                     break
+                if state is not None:
+                    state.after_step(model, optimizer, progress, last=len(progress.losses) == total)
         keep_activations(model)
+        started = self._clock()
+        validation_loss = None if divergence else self._validate(model, point, report)
+        seconds = self._clock() - started
         model.max_seq_length = model.config.block_size
-        return FineTune(model, losses[-1], len(losses), seconds, divergence)
+        last, steps = progress.losses[-1], len(progress.losses)
+        return FineTune(model, last, steps, progress.seconds, divergence, progress, validation_loss, seconds)
+
+    def _validate(self, model: GPT, point: Hyperparameters, report: Report) -> float | None:
+        """Mean loss in nats over the tokens with a label of samples set aside; None where there are none."""
+        wanted = self._train.validation_samples
+        trained = min(self.batching.total(point) * point.global_batch, point.epochs * self._samples.count)
+        count = max(int(VALIDATION_SHARE * trained), 1) if wanted == "auto" else wanted
+        samples = self._samples.validation[:count]
+        if not samples:
+            return None
+        report("validate")
+        model.eval()
+        return mean_loss(self._base, model, samples, self.batching.padded(self.batching.largest(point)))
+
+    def _count(self, parts: Sequence[Part], progress: Progress) -> None:
+        tokens = sum(self._samples.lengths[i] for part in parts for i in part)
+        progress.tokens += tokens
+        progress.padding += sum(map(self.batching.padded, parts)) - tokens
 
     def _divergence(self, losses: Sequence[float], total: int) -> str:
         """How the training has gone wrong, in words; empty where it has not.
