@@ -19,11 +19,13 @@ from fractopt.archive.adapters import Adapters
 from fractopt.archive.history import History
 from fractopt.archive.result import discard_file, surviving_result
 from fractopt.archive.store import Archive
+from fractopt.choice import recommend
 from fractopt.objective.base import CHECKPOINT
 from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study
 from fractopt.parallel.crew import Crew
 from fractopt.parallel.message import (
+    NO_TRIAL,
     Crashed,
     Ended,
     Finished,
@@ -195,6 +197,7 @@ class Master:
     def _begin(self, worker: int, trial: Trial) -> Task:
         state = self.crew.states[worker]
         attempt = len(self.history.rows[trial.id].attempts)
+        incumbent = self._incumbent(trial)
         self.archive.note(
             {
                 "record": "started",
@@ -204,14 +207,22 @@ class Master:
                 "host": state.host,
                 "device": state.device,
                 "time": time.time(),
+                **({} if incumbent == NO_TRIAL else {"incumbent": incumbent}),
             }
         )
         parts = [part.value for part in self._parts(trial)]
         keep = self._adapters.wanted(trial.kind)
-        task = Task(trial.id, attempt, trial.kind.value, dict(trial.params), trial.seed, parts, keep)
+        fields = (trial.kind.value, dict(trial.params), trial.seed, parts, keep, incumbent)
+        task = Task(trial.id, attempt, *fields)
         self.crew.begin(worker, task)
         self._begun = True
         return task
+
+    def _incumbent(self, trial: Trial) -> int:
+        """Against whom the trial's next attempt races: anchors, replicates and tests do not."""
+        best = self.history.best
+        races = self.history.manifest.races and trial.kind is Kind.SEARCH and trial.id not in self._testing
+        return best.id if races and best is not None else NO_TRIAL
 
     def _parts(self, trial: Trial) -> tuple[Part, ...]:
         """What the trial is scored on in its next attempt."""
@@ -415,7 +426,11 @@ class Master:
     def _recommend(self) -> None:
         """Once all results are in: which configuration has the best posterior mean, on record."""
         if self.history.recommended is None and self.history.best is not None:
-            found = self.study.recommend()
+            told = [(e.trial, e.outcome) for e in self.study.evaluations]
+            deterministic = self.study.deterministic
+            found = recommend(self.study.space, self.history.manifest.sign, told, deterministic=deterministic)
+            if found is None:
+                return
             self.archive.note(
                 {
                     "record": "recommended",
@@ -481,6 +496,7 @@ class Master:
     def _line(self, trial: Trial, outcome: Outcome) -> str:
         """One evaluation in one line of the log."""
         value = f"{outcome.value:.6g}" if outcome.has_value else outcome.status.value
+        value = f"pruned at about {value}" if outcome.status is Status.PRUNED else value
         error = "" if outcome.stderr is None else f" ± {outcome.stderr:.2g}"
         reason = f" [{outcome.reason}]" if outcome.message else ""
         name = "" if trial.kind is Kind.SEARCH else f" {trial.kind.value}"

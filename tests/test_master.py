@@ -18,7 +18,7 @@ import pytest
 
 from fractopt.archive import adapters
 from fractopt.archive.adapters import FILE, MARGIN
-from fractopt.archive.history import History
+from fractopt.archive.history import History, Row
 from fractopt.archive.journal import JournalWriter
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.store import Archive, load
@@ -41,7 +41,7 @@ from fractopt.parallel.message import (
     Unusable,
 )
 from fractopt.space import Float, Int, Space
-from fractopt.trial import Asked, Kind, Outcome, Status, Told, event_to_json
+from fractopt.trial import Asked, Kind, Outcome, Part, Status, Told, event_to_json
 
 SPACE = Space(Float("x", -5, 5), Float("y", -5, 5), Int("n", 1, 4))
 DEFAULT = {"x": 1.0, "y": 1.0, "n": 2}
@@ -969,6 +969,89 @@ def test_with_when_all_every_evaluation_carries_its_test_metrics(tmp_path: Path)
     plain = load(tmp_path / "s")
     assert asked == [e.unit.tolist() for e in plain.events if isinstance(e, Asked) and e.kind is Kind.SEARCH]
     assert math.isfinite(history.best.value)  # type: ignore[union-attr]
+
+
+# --- races
+
+RACING = {**HIMMELBLAU, "score": {"racing": True}}
+
+
+class Racing(Bowl):
+    """The same; it gives up where its value is twice the incumbent's, which was kept on file."""
+
+    def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
+        outcome = super().__call__(evaluation, report)
+        assert evaluation.directory is not None
+        (evaluation.directory / "value").write_text(repr(outcome.value))
+        if evaluation.incumbent is not None:
+            best = float((evaluation.incumbent.directory / "value").read_text())
+            if outcome.value > 2 * best:
+                asked = {"race/questions": 64.0, "race/of": 512.0}
+                return replace(outcome, status=Status.PRUNED, value=2 * best, metrics=asked, message="lost")
+        return outcome
+
+
+def racing(directory: Path, **options: Any) -> Run:
+    return Run(directory, "sobol", **{"workers": 1, "objective": RACING, "bowl": Racing(), **options})
+
+
+def raced(run: Run, history: History) -> dict[int, int]:
+    """Against whom each trial raced at its last attempt."""
+    incumbents = {e.id: -1 if e.incumbent is None else e.incumbent.id for e in run.bowl.seen}
+    for number, row in history.rows.items():
+        assert row.attempts[-1].incumbent == incumbents.get(number, row.attempts[-1].incumbent)
+    return incumbents
+
+
+def test_only_the_search_races_and_against_the_best_that_is_complete(tmp_path: Path) -> None:
+    run = Run(
+        tmp_path / "r", "sobol", workers=1, objective=RACING, bowl=Racing(), tests=TestPlan("finalists", 3)
+    )
+    history = run.play()[1]
+    incumbents = raced(run, history)
+    complete: list[Row] = []
+    for row in history.evaluations:
+        expected = min(complete, key=lambda r: r.value).id if row.kind is Kind.SEARCH else -1
+        if not any(e.id == row.id and Part.SEARCH not in e.parts for e in run.bowl.seen):
+            assert incumbents[row.id] == expected
+        if row.kind is not Kind.BASE and row.complete:
+            complete.append(row)
+    assert history.counts() == {"ok": 14 - history.counts()["pruned"], "pruned": history.counts()["pruned"]}
+    assert history.counts()["pruned"] > 2
+    assert history.best is not None
+    assert history.best.complete
+    assert all(row.complete for row in history.finalists(20))
+    assert [e.incumbent for e in run.bowl.seen[14:]] == [None] * 5  # tests of three finalists and two anchors
+    plain = racing(tmp_path / "s", objective=HIMMELBLAU)
+    assert set(raced(plain, plain.play()[1]).values()) == {-1}
+
+
+def test_replicates_do_not_race_and_what_lost_is_not_recommended(tmp_path: Path) -> None:
+    run = replicating(tmp_path / "r", objective=RACING, bowl=Racing(noise=3.0))
+    history = run.play()[1]
+    assert {e.incumbent for e in run.bowl.seen if e.kind is not Kind.SEARCH} == {None}
+    assert history.rows[recommendation(history)[0]].complete
+    read = load(run.directory / "archive.h5")
+    assert [r.attempts[-1].incumbent for r in read.evaluations] == [
+        r.attempts[-1].incumbent for r in history.evaluations
+    ]
+
+
+def test_a_trial_sent_again_races_against_the_best_of_then(tmp_path: Path) -> None:
+    run = racing(tmp_path / "r")
+
+    def stop(study: Study, crew: object) -> None:
+        if study.told == 6 and study.running:
+            raise KeyboardInterrupt
+
+    master = run.master(on_turn=stop)
+    with pytest.raises(KeyboardInterrupt):
+        master.run()
+    master.archive.abandon()
+    again = racing(tmp_path / "r")
+    history = again.play()[1]
+    raced(again, history)
+    assert story(racing(tmp_path / "s").play()[1]) == story(history)
 
 
 # --- kept adapters

@@ -9,7 +9,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -34,6 +34,7 @@ class Attempt:
     how: str = ""
     message: str = ""
     seconds: float = 0.0
+    incumbent: int = -1  # whom it raced against
 
 
 @dataclass
@@ -53,6 +54,11 @@ class Row:
     @property
     def value(self) -> float:
         return self.outcome.value if self.outcome else math.nan
+
+    @property
+    def complete(self) -> bool:
+        """Whether its value is its own: what was pruned has an estimate, and is out of every choice."""
+        return self.outcome is not None and self.outcome.status is Status.OK
 
 
 @dataclass
@@ -113,9 +119,8 @@ class History:
             # One that was given up and came back was there all the time.
             self._sessions[-1].ready.setdefault(record["worker"], record["time"])
         elif kind == "started":
-            attempt = Attempt(
-                record["attempt"], record["worker"], record["host"], record["device"], record["time"]
-            )
+            fields = (record[name] for name in ("attempt", "worker", "host", "device", "time"))
+            attempt = replace(Attempt(*fields), incumbent=record.get("incumbent", -1))
             self.rows[record["trial"]].attempts.append(attempt)
         elif kind == "ended":
             self._end_attempt(record)
@@ -123,11 +128,7 @@ class History:
             self.tests[record["trial"]] = record
         elif kind == "recommended":
             row = self.rows[record["trial"]]
-            if (
-                row.kind not in (Kind.SEARCH, Kind.DEFAULT)
-                or row.outcome is None
-                or not row.outcome.has_value
-            ):
+            if row.kind not in (Kind.SEARCH, Kind.DEFAULT) or not row.complete:
                 raise ValueError(f"trial {row.id} is recommended, but no configuration that has a value")
             self.recommended = record
         elif kind == "closed":
@@ -213,7 +214,7 @@ class History:
     @property
     def best(self) -> Row | None:
         """The best observed configuration: of equal ones the oldest; never the base model or a replicate."""
-        rows = [row for row, o in self.told if o.has_value and row.kind in (Kind.DEFAULT, Kind.SEARCH)]
+        rows = [row for row in self.evaluations if row.complete and row.kind in (Kind.DEFAULT, Kind.SEARCH)]
         return min(rows, key=self._loss, default=None)
 
     def confirmations(self, number: int) -> list[Row]:
@@ -225,16 +226,15 @@ class History:
 
         The recommended one first, then the best observed.
         """
-        rows = [row for row in self.evaluations if row.outcome is not None and row.outcome.has_value]
+        rows = [row for row in self.evaluations if row.complete]
         anchors = [row for row in rows if row.kind in (Kind.BASE, Kind.DEFAULT)]
         others = self.ranked(row for row in rows if row.kind is Kind.SEARCH)
         first = self.recommended["trial"] if self.recommended else -1
         return anchors + sorted(others, key=lambda row: row.id != first)[:count]
 
     def ranked(self, rows: Iterable[Row]) -> list[Row]:
-        """Those of `rows` that have a value, the best observed first; of equal ones the oldest."""
-        valued = [row for row in rows if row.outcome is not None and row.outcome.has_value]
-        return sorted(valued, key=lambda row: (self._loss(row), row.id))
+        """Those of `rows` that have their own value, the best observed first; of equal ones the oldest."""
+        return sorted((row for row in rows if row.complete), key=lambda row: (self._loss(row), row.id))
 
     def _loss(self, row: Row) -> float:
         return self.manifest.sign * row.value
@@ -283,6 +283,8 @@ def _check(record: Record) -> None:
             good = type(value) is kind and (kind is not int or -(2**63) < value < 2**63)  # type: ignore[operator]
         if not good:
             raise ValueError(f"a record {record['record']!r} has {name} = {value!r:.80}")
+    if record.get("record") == "started" and type(record.get("incumbent", -1)) is not int:
+        raise ValueError(f"a record 'started' has incumbent = {record['incumbent']!r:.80}")
     if record.get("record") == "tested":
         Outcome.from_json(record["outcome"])
 

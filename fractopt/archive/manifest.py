@@ -102,6 +102,12 @@ class Manifest:
         some = isinstance(score, Mapping) and score.get("questions", "all") != "all"
         return unseen(self.metric) if some else None
 
+    @property
+    def races(self) -> bool:
+        """Whether an evaluation may be given up that clearly loses against the best one so far."""
+        score = self.objective.get("score")
+        return isinstance(score, Mapping) and score.get("racing") is True
+
     def decoded_space(self) -> Space:
         return Space.from_dict(self.space)
 

@@ -19,6 +19,14 @@ CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
+class Incumbent:
+    """The best configuration when an evaluation was sent out: trial `id`, whose files are in `directory`."""
+
+    id: int
+    directory: Path
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What an objective is asked for.
 
@@ -30,6 +38,9 @@ class Evaluation:
     `keep`, where there is one, takes the weights that an evaluation which ends ok has made, and returns when
     they are durable; it raises OSError. `kept` is what an earlier evaluation of this trial gave to it, for
     one without `Part.SEARCH` that need not make them again.
+
+    Against `incumbent`, where there is one, the evaluation may be given up as a clear loser: as `pruned`,
+    with a value worse than the incumbent's.
     """
 
     id: int
@@ -41,6 +52,7 @@ class Evaluation:
     parts: tuple[Part, ...] = (Part.SEARCH,)
     keep: Callable[[bytes], None] | None = None
     kept: bytes | None = None
+    incumbent: Incumbent | None = None
 
     @property
     def test(self) -> bool:

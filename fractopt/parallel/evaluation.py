@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from fractopt.archive.adapters import keep_adapter, read_adapter
-from fractopt.archive.result import keep_result, make_evaluation_directory
+from fractopt.archive.result import evaluation_directory, keep_result, make_evaluation_directory
 from fractopt.foreign import append_to
-from fractopt.objective.base import Evaluation, Objective, Report, UnusableError
+from fractopt.objective.base import Evaluation, Incumbent, Objective, Report, UnusableError
 from fractopt.parallel.message import (
     MAX_BYTES,
     MAX_TEXT,
@@ -129,6 +129,7 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
             parts,
             keep=partial(keep_adapter, place) if task.keep and place is not None else None,
             kept=_kept(place) if Part.SEARCH not in parts and place is not None else None,
+            incumbent=_incumbent(task, directory),
         )
         outcome = _checked(objective(evaluation, report))
         if not outcome.seconds:
@@ -147,6 +148,12 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
         except OSError as error:  # the master takes it all the same
             _complain(f"the result could not be kept in {place}: {error}")
     return outcome
+
+
+def _incumbent(task: Task, directory: Path | None) -> Incumbent | None:
+    if directory is None or task.incumbent == NO_TRIAL:
+        return None
+    return Incumbent(task.incumbent, evaluation_directory(directory, task.incumbent))
 
 
 def _kept(place: Path) -> bytes | None:

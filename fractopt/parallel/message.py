@@ -62,6 +62,7 @@ class Task:
     seed: int
     parts: list[str] = field(default_factory=lambda: [Part.SEARCH.value])
     keep: bool = False
+    incumbent: int = NO_TRIAL
     type: ClassVar[str] = "task"
 
 

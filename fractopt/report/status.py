@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fractopt.archive.history import History
 from fractopt.archive.lock import is_alive, read_owner
 from fractopt.archive.store import load
 from fractopt.foreign import read_file
+from fractopt.report.racing import Racing, racing
 from fractopt.report.verdict import recommended, recommended_as_json
 from fractopt.trial import Kind
 
@@ -33,6 +35,7 @@ def status(directory: Path) -> dict[str, Any]:
     running = owner is not None and is_alive(owner) is not False
     board = _board(directory) if running else {}
     told = len(history.evaluations)
+    race = racing(history)
     best, base, found = history.best, history.anchor(Kind.BASE), recommended(history)
     return {
         "directory": str(directory),
@@ -46,6 +49,7 @@ def status(directory: Path) -> dict[str, Any]:
         "budget": history.budget,
         "counts": history.counts(),
         "repeats": history.repeats,
+        "racing": None if race is None else asdict(race),
         "best": None if best is None else {"trial": best.id, "value": best.value, "params": best.params},
         "recommended": None if found is None else recommended_as_json(found),
         "base": None if base is None else base.value,
@@ -89,6 +93,8 @@ def status_lines(report: dict[str, Any]) -> Iterator[str]:
     budget = f" of {report['budget']}" if report["budget"] else ""  # on record from the first proposal on
     among = f", {report['replicates']} of them replicates" if report["replicates"] else ""
     yield f"{report['evaluations']}{budget} evaluations ({counts or 'none yet'}){among}{left}"
+    if report["racing"] is not None:
+        yield f"racing: {Racing(**report['racing'])}"
     if report["recommended"] is not None:
         found = report["recommended"]
         value = found["value"] if found["confirmations"] else found["mean"]

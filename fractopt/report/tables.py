@@ -12,6 +12,7 @@ from typing import Any
 from fractopt.archive.history import MISSING_INT, History, Row, column_name, table
 from fractopt.archive.result import evaluation_directory
 from fractopt.report.verdict import error_source
+from fractopt.trial import Status
 
 
 def as_records(history: History) -> list[dict[str, Any]]:
@@ -57,7 +58,8 @@ def row_lines(history: History, row: Row, directory: Path) -> Iterator[str]:
             if outcome.stderr is None
             else f" ± {outcome.stderr:.4g} (standard error {error_source(history)})"
         )
-        yield f"  {outcome.status.value}{value}{error} in {outcome.seconds:.1f} s"
+        about = " at about" if outcome.status is Status.PRUNED else ""
+        yield f"  {outcome.status.value}{about}{value}{error} in {outcome.seconds:.1f} s"
         if outcome.message:
             yield f"  {outcome.message}"
         for name, number in outcome.metrics.items():
@@ -70,6 +72,7 @@ def row_lines(history: History, row: Row, directory: Path) -> Iterator[str]:
         began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(attempt.started))
         where = f"worker {attempt.worker}, {attempt.host} {attempt.device or 'cpu'}"
         end = f"{attempt.how} after {attempt.seconds:.1f} s" if attempt.how else "running"
+        where += f", against trial {attempt.incumbent}" if attempt.incumbent >= 0 else ""
         reason = attempt.message.partition("\n")[0]  # the rest of the last one is above
         yield f"  attempt {attempt.number}: {began}, {where}, {end}" + (f": {reason}" if reason else "")
     logs = evaluation_directory(directory, row.id)

@@ -14,8 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fractopt.archive.history import History, Row
-from fractopt.optimizer.replicates import Recommended, Standing, account, recommend
+from fractopt.choice import recommend
+from fractopt.optimizer.replicates import Recommended, Standing, account
 from fractopt.report.comparison import Comparison, comparisons, sampling_error
+from fractopt.report.racing import racing
 from fractopt.trial import Kind
 
 FLATTERED = ", one evaluation that took part in the choice, which flatters it"
@@ -73,6 +75,8 @@ def verdict_lines(history: History, directory: Path, found: Recommended | None) 
     total = f" of {history.budget}" if history.budget else ""  # nothing was proposed yet
     told = len(history.evaluations)
     yield f"{'budget':{WIDTH}}{told}{total} evaluations: {counts or 'none'}{among}{repeated}"
+    if (race := racing(history)) is not None:
+        yield f"{'racing':{WIDTH}}{race}"
     yield (
         f"{'time':{WIDTH}}{history.wall_s:.0f} s of wall time; workers busy {100 * history.busy_share:.0f} % "
         f"from ready to last result"

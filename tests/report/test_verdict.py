@@ -20,7 +20,7 @@ from fractopt.objective.lora.answers import paired_difference, write_answers
 from fractopt.report.comparison import Comparison, comparisons
 from fractopt.report.tables import as_csv, as_records, row_lines
 from fractopt.report.verdict import best_as_json, recommended, recommended_now, verdict_lines
-from fractopt.trial import Kind, Status
+from fractopt.trial import Kind, Outcome, Status
 
 N = 400
 FLATTERED = ", one evaluation that took part in the choice, which flatters it"
@@ -370,6 +370,34 @@ def test_the_end_says_what_it_cost(tmp_path: Path) -> None:
     assert time == "time             11 s of wall time; workers busy 100 % from ready to last result"
     *_, budget, _ = lines(history(replicated()), tmp_path)
     assert budget == "budget           10 of 20 evaluations: 10 ok; 6 of them replicates"
+
+
+def test_what_lost_a_race_is_told_and_chosen_for_nothing(tmp_path: Path) -> None:
+    lost = Outcome(
+        Status.PRUNED, 0.9, 0.03, {"race/questions": 96.0, "race/of": 512.0}, 1.0, "stopped after 96 of 512"
+    )
+    won = value(0.8, 0.02, **{"race/questions": 512.0, "race/of": 512.0})
+    run = history(
+        [(Kind.BASE, value(0.3)), (Kind.SEARCH, value(0.7)), (Kind.SEARCH, lost), (Kind.SEARCH, won)]
+    )
+    assert run.best is not None
+    assert run.best.id == 3
+    assert [row.id for row in run.finalists(9)] == [0, 3, 1]
+    assert run.failures == 0
+    found = recommended_now(run)
+    assert found is not None
+    assert found.id != 2
+    with pytest.raises(ValueError, match="trial 2 is recommended"):
+        recommending(run, 2)
+    shown = list(row_lines(run, run.rows[2], tmp_path))
+    assert (
+        "  pruned at about task/acc 0.9 ± 0.03 (standard error of sampling the questions) in 1.0 s" in shown
+    )
+    assert "  stopped after 96 of 512" in shown
+    said = "1 of 2 evaluations stopped early as clear losers; 41 % of all their questions were not asked"
+    assert f"racing           {said}" in lines(run, tmp_path)
+    assert "budget           4 of 20 evaluations: 3 ok, 1 pruned" in lines(run, tmp_path)
+    assert not any(line.startswith("racing") for line in lines(history(trained()), tmp_path))
 
 
 def test_the_best_as_json(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class InMemoryLM(TemplateLM):  # type: ignore[misc]
 
     @torch.no_grad()
     def run(
-        self, forwards: list[Forward], count: int, progress: Callable[[int, int], None] | None = None
+        self, forwards: list[Forward], count: int, progress: Callable[[int], None] | None = None
     ) -> list[tuple[float, bool]]:
         """(log-likelihood, is the greedy continuation) of each of `count` requests."""
         assert self.model is not None
@@ -99,7 +99,7 @@ class InMemoryLM(TemplateLM):  # type: ignore[misc]
             greedy[forward.request[missed.cpu().numpy()]] = False
             self.passes.append((self._clock() - started, forward.tokens))
             if progress is not None:
-                progress(done, len(forwards))
+                progress(done)
         return list(zip(likelihood.tolist(), greedy.tolist(), strict=True))
 
     def _scored(self, model: GPT, forward: Forward) -> tuple[torch.Tensor, torch.Tensor]:

@@ -98,13 +98,15 @@ class LoraObjective:
                     message=tuned.divergence,
                 )
 
-        scored = self._scorer(model, evaluation.parts, report, evaluation.directory)
+        scored = self._scorer(model, evaluation.parts, report, evaluation.directory, evaluation.incumbent)
         metrics |= scored.metrics | meter.metrics()
-        note = (keep() if keep is not None else "") or note
+        if not scored.lost:
+            note = (keep() if keep is not None else "") or note
 
         del model, keep
         self._evaluations += 1
         if self._evaluations % TRIM_EVERY == 0:
             runtime.trim_memory()
         seconds = self._clock() - started
-        return Outcome(Status.OK, scored.value, scored.stderr, metrics, seconds, note)
+        status = Status.PRUNED if scored.lost else Status.OK
+        return Outcome(status, scored.value, scored.stderr, metrics, seconds, scored.lost or note)

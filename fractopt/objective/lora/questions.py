@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from functools import cached_property
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,22 @@ class Task:
         # What every member gives.
         common = set.intersection(*map(set, of_one))
         self.scores = {score: [by[score] for by in of_one] for score in sorted(common)}
+
+    @cached_property
+    def requests(self) -> list[list[list[Any]]]:
+        """lm-eval's instances for each question of each member, in the order of its choices.
+
+        Always of all questions: the examples that precede one depend on those before it.
+        """
+        found = []
+        for member, size in zip(self.members, self.sizes, strict=True):
+            member.set_fewshot_seed(FEWSHOT_SEED)
+            member.build_all_requests(rank=0, world_size=1)
+            own: list[list[Any]] = [[] for _ in range(size)]
+            for instance in member.instances:
+                own[instance.doc_id].append(instance)
+            found.append([sorted(choices, key=lambda instance: int(instance.idx)) for choices in own])
+        return found
 
     def higher_is_better(self, score: str) -> bool:
         return all(member.higher_is_better().get(score, True) for member in self.members)
@@ -58,62 +75,77 @@ class Task:
 class Questions:
     """Some questions of `task`: `numbers` says which ones of each member, None for all of them.
 
-    `score(a model)` gives their answers. They are built and encoded when they are first needed.
+    They are built and encoded when they are first needed. `cut` divides so many of them into blocks that are
+    asked one after the other.
     """
 
-    def __init__(self, task: Task, lm: InMemoryLM, numbers: Sequence[IntArray] | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        lm: InMemoryLM,
+        numbers: Sequence[IntArray] | None = None,
+        cut: Callable[[int], list[IntArray]] | None = None,
+    ) -> None:
         self.task = task
         self._lm = lm
         self._numbers = [np.arange(size) for size in task.sizes] if numbers is None else numbers
+        self.blocks = [np.arange(len(self))] if cut is None else cut(len(self))
 
     def __len__(self) -> int:
         return sum(map(len, self._numbers))
 
     @cached_property
-    def _asked(self) -> list[tuple[int, Any, list[Any]]]:
-        """Member, document and lm-eval's instances of each question."""
-        found = []
-        for index, (member, numbers) in enumerate(zip(self.task.members, self._numbers, strict=True)):
-            # All of a member's requests, whichever are asked: the examples that precede a question depend on
-            # the questions before it.
-            member.set_fewshot_seed(FEWSHOT_SEED)
-            member.build_all_requests(rank=0, world_size=1)
-            instances: dict[int, list[Any]] = {number: [] for number in numbers.tolist()}
-            for instance in member.instances:
-                if instance.doc_id in instances:
-                    instances[instance.doc_id].append(instance)
-            member._instances = None  # or it would keep them all
-            for own in instances.values():
-                own.sort(key=lambda instance: int(instance.idx))
-                found.append((index, own[0].doc, own))
-        return found
+    def _asked(self) -> list[tuple[int, list[Any]]]:
+        """Member, and lm-eval's instances, of each question."""
+        return [
+            (member, self.task.requests[member][number])
+            for member, numbers in enumerate(self._numbers)
+            for number in numbers.tolist()
+        ]
 
     @cached_property
     def identity(self) -> str:
         """A digest of what is asked, in its order: answers to the same questions can be compared."""
         digest = hashlib.sha256()
-        for _, _, instances in self._asked:
+        for _, instances in self._asked:
             digest.update(repr([instance.args for instance in instances]).encode())
         return digest.hexdigest()[:32]
 
     @cached_property
-    def _forwards(self) -> list[Forward]:
-        return self._lm.plan([self._lm.encode(own) for _, _, own in self._asked])
+    def _forwards(self) -> list[list[Forward]]:
+        """The forward passes of each block."""
+        return [
+            self._lm.plan([self._lm.encode(self._asked[question][1]) for question in block.tolist()])
+            for block in self.blocks
+        ]
 
-    def answer(self, model: GPT, report: Report) -> dict[str, FloatArray]:
-        """Answers (n,) for each of the task's scores."""
-        count = sum(len(own) for _, _, own in self._asked)
+    def answer(
+        self, model: GPT, report: Report, lost: Callable[[Mapping[str, FloatArray]], bool] | None = None
+    ) -> dict[str, FloatArray]:
+        """Answers (n,) for each of the task's scores; NaN for what was not asked because `lost` said so.
+
+        `lost` is asked after each block but the last, with the answers so far.
+        """
+        answers = {score: np.full(len(self), math.nan) for score in self.task.scores}
+        total = sum(map(len, self._forwards))
+        done = 0
         self._lm.model = model
         try:
-            found = self._lm.run(
-                self._forwards, count, lambda done, total: report(f"score {self.task.name}", done, total)
-            )
+            for block, forwards in zip(self.blocks, self._forwards, strict=True):
+                if done and lost is not None and lost(answers):
+                    break
+                asked = [self._asked[question] for question in block.tolist()]
+                count = sum(len(own) for _, own in asked)
+                progress = partial(self._progress, report, done, total)
+                results = iter(self._lm.run(forwards, count, progress))
+                for question, (member, own) in zip(block.tolist(), asked, strict=True):
+                    said = self.task.members[member].process_results(own[0].doc, [next(results) for _ in own])
+                    for score, values in answers.items():
+                        values[question] = self.task.scores[score][member](said[score])
+                done += len(forwards)
         finally:
             self._lm.model = None
-        answers = {score: np.empty(len(self)) for score in self.task.scores}
-        results = iter(found)
-        for question, (member, document, own) in enumerate(self._asked):
-            said = self.task.members[member].process_results(document, [next(results) for _ in own])
-            for score, values in answers.items():
-                values[question] = self.task.scores[score][member](said[score])
         return answers
+
+    def _progress(self, report: Report, before: int, total: int, done: int) -> None:
+        report(f"score {self.task.name}", before + done, total)

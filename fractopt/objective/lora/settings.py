@@ -53,6 +53,7 @@ Precision = Literal["auto", "32-true", "bf16-true", "bf16-mixed"]
 _NAME = re.compile(r"(?!.*\.\.)\w[\w.-]{0,95}")  # of a repository on the hub, or an organisation
 _REPOSITORY = re.compile(f"{_NAME.pattern}/{_NAME.pattern}")
 Direction = Literal["maximize", "minimize"]
+LEAST_BLOCK = 16  # questions: fewer tell nothing, and fill no batch
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,10 @@ class Score:
     it may change the last digits). `questions` is "all", or how many of a task's questions the search asks:
     a random choice, the same for all evaluations, drawn by `seed`, of a group in each task its share. The
     others stay unseen until the best configurations are compared with base and default.
+
+    With `racing` a configuration of the search that clearly loses against the best one so far is not asked
+    all of them: see `race`. It is looked at first after `racing_block` questions; that one as good as the
+    best is stopped has a probability of `racing_error` at most.
     """
 
     shots: int = 0
@@ -229,6 +234,8 @@ class Score:
     questions: int | Literal["all"] = "all"
     seed: int = 0
     racing: bool = False
+    racing_block: int = 64
+    racing_error: float = 0.01
 
     def __post_init__(self) -> None:
         _at_least("shots", self.shots, 0)
@@ -236,8 +243,11 @@ class Score:
         if self.questions != "all":
             _at_least("questions", self.questions, 2)
         _at_least("seed", self.seed, 0)
-        if self.racing:
-            raise ValueError("racing: this version asks all questions; leave it out or set it to false")
+        _at_least("racing_block", self.racing_block, LEAST_BLOCK)
+        if not 0.0 < self.racing_error < 0.5:
+            raise ValueError(
+                f"racing_error: expected a probability above 0 and below 0.5, got {self.racing_error!r}"
+            )
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ def test_a_question_is_the_same_whichever_others_are_asked(
     scorer = Scorer(some, objective._base, time.perf_counter)
     (asked,) = scorer._questions[Part.SEARCH]
     every = Questions(asked.task, scorer._lm)
-    texts = [instances[0].args for _, _, instances in every._asked]
-    assert [own[0].args for _, _, own in asked._asked] == [texts[i] for i in asked._numbers[0]]
+    texts = [instances[0].args for _, instances in every._asked]
+    assert [own[0].args for _, own in asked._asked] == [texts[i] for i in asked._numbers[0]]
     assert (len(asked), len(scorer._questions[Part.UNSEEN][0]), len(every)) == (40, 472, 512)
     assert asked.identity != every.identity
 
