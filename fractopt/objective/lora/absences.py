@@ -13,7 +13,7 @@ from typing import Any
 from fractopt.objective.base import FETCH, Absence, AbsentError, UnusableError
 from fractopt.objective.lora import architecture
 from fractopt.objective.lora.files import home
-from fractopt.objective.lora.model_files import find_checkpoint, gguf_file
+from fractopt.objective.lora.model_files import find_checkpoint, gguf_of
 from fractopt.objective.lora.records import find_data, strange_columns
 from fractopt.objective.lora.runtime import OFFLINE
 from fractopt.units import amount
@@ -35,7 +35,7 @@ def missing_model(name: str | None, path: str | None, revision: str, built_like:
     except UnusableError as error:
         absence = error.absence if isinstance(error, AbsentError) else Absence(str(error))
         # A GGUF file says itself how its model is built.
-        by_name = absence.command == FETCH and gguf_file(name, path) is None
+        by_name = absence.command == FETCH and gguf_of(name, path) is None
         unknown = by_name and architecture.unknown(name, path, built_like)
         return [Absence(f"{absence.what}; {unknown}") if unknown else absence]
     return []

@@ -5,6 +5,7 @@ What `fractopt fetch` brings lies under one directory, for whose parent the hub'
     $HF_HOME/fractopt/                 ~/.cache/huggingface/fractopt where HF_HOME is not set
         models/ORG/NAME/refs.json      what branches and tags stood for when they were fetched
         models/ORG/NAME/COMMIT/        a litgpt checkpoint; it gets this name when it is whole
+        models/fractopt/NAME/VERSION/  the same, made of a file in a package of this version
         models/local/NAME-KEY/         the same, made of Hugging Face files or of a GGUF file
         data/ORG/NAME/refs.json, COMMIT/SUBSET.jsonl
         data/alpaca/

