@@ -126,7 +126,9 @@ def test_a_lost_race_is_pruned_and_its_adapter_not_kept(
         return Scored(0.25, 0.03, {"race/of": 512.0}, "stopped")
 
     monkeypatch.setattr(objective, "_scorer", lose)
-    monkeypatch.setattr(objective, "_trainer", lambda *_: type("Tuned", (), TUNED))
+    monkeypatch.setattr(
+        objective, "_trainer", lambda *_: type("Tuned", (), {**TUNED, "metrics": lambda _: {}})()
+    )
     against = Incumbent(2, tmp_path)
     evaluation = Evaluation(5, Kind.SEARCH, {}, 0, keep=lambda _: pytest.fail("kept"), incumbent=against)
     outcome = objective(evaluation, silent)

@@ -40,7 +40,6 @@ def tiny(metric: str = "tiny/acc", **changes: Any) -> LoraSettings:
         (lambda: Train(targets=("attention", "key")), "targets: expected each layer once"),
         (lambda: Train(targets=()), "targets: expected one or more of query, key"),
         (lambda: Train(seed=-1), "seed"),
-        (lambda: Score(racing=True), "racing"),
         (lambda: Score(questions=1), "questions"),
         (lambda: LoraSettings("hellaswag", Model(name="a/b"), Data(name="alpaca")), "'task/score'"),
         (lambda: split_metric("hellaswag/f1"), "a mean over the questions.*got 'hellaswag/f1'"),
