@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -125,16 +126,12 @@ def test_a_lost_race_is_pruned_and_its_adapter_not_kept(
         seen.append(arguments[-1])
         return Scored(0.25, 0.03, {"race/of": 512.0}, "stopped")
 
+    tuned = SimpleNamespace(model=None, divergence="", metrics=dict)
     monkeypatch.setattr(objective, "_scorer", lose)
-    monkeypatch.setattr(
-        objective, "_trainer", lambda *_: type("Tuned", (), {**TUNED, "metrics": lambda _: {}})()
-    )
+    monkeypatch.setattr(objective, "_trainer", lambda *_, **__: tuned)
     against = Incumbent(2, tmp_path)
     evaluation = Evaluation(5, Kind.SEARCH, {}, 0, keep=lambda _: pytest.fail("kept"), incumbent=against)
     outcome = objective(evaluation, silent)
     assert (outcome.status, outcome.value, outcome.stderr) == (Status.PRUNED, 0.25, 0.03)
     assert outcome.message == "stopped"
     assert seen == [against]
-
-
-TUNED = {"model": None, "loss": 1.0, "steps": 4, "seconds": 1.0, "divergence": ""}
