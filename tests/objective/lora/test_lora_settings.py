@@ -44,6 +44,8 @@ def tiny(metric: str = "tiny/acc", **changes: Any) -> LoraSettings:
         (lambda: LoraSettings("hellaswag", Model(name="a/b"), Data(name="alpaca")), "'task/score'"),
         (lambda: split_metric("hellaswag/f1"), "a mean over the questions.*got 'hellaswag/f1'"),
         (lambda: Score(seed=-1), "seed"),
+        (lambda: Score(racing_block=15), "racing_block"),
+        (lambda: Score(racing_error=0.0), "racing_error"),
         (lambda: tiny(metrics=("tiny/acc",)), "metrics: 'tiny/acc' is named twice"),
         (lambda: tiny(test_metrics=("a/acc", "a/acc")), "test_metrics: 'a/acc' is named twice"),
         (lambda: tiny(metrics=("a/mcc",)), "metrics: expected a score that is a mean"),
