@@ -119,7 +119,7 @@ class Master:
         self._tests = tests or TestPlan()
         self._stop_rule = stop or StopRule()
         self._walltime = Walltime(walltime_s, archive.history)
-        tested = self._tests.finalists if self._tests.when == "finalists" else 0
+        tested = self._tests.finalists if self._last_parts else 0
         self._adapters = Adapters(archive.directory, archive.history, keep_adapters, tested)
         self._on_turn = on_turn
         self._again: deque[Trial] = deque()  # to be sent before anything new

@@ -1130,6 +1130,16 @@ def test_how_many_are_kept_may_change_when_a_run_goes_on(tmp_path: Path) -> None
     assert kept(tmp_path / "r") == set()
 
 
+def test_what_judges_the_finalists_on_questions_left_out_finds_their_adapters(tmp_path: Path) -> None:
+    objective = {**HIMMELBLAU, "kind": "lora", "score": {"questions": 5}}
+    run = Run(tmp_path / "r", tests=TestPlan("all", 3), bowl=Keeping(), objective=objective)
+    history = run.play(keep_adapters=1)[1]
+    assert history.recommended is not None
+    found = {n for n, record in history.tests.items() if record["outcome"].get("message") == "as it was kept"}
+    assert found >= {*history.tests} - {0, history.recommended["trial"]}
+    assert len(found) >= 3  # more than would stay for being among the best alone
+
+
 def test_the_log_says_what_a_test_was_made_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         tested = {**HIMMELBLAU, "test_metrics": ["test"]}

@@ -108,11 +108,15 @@ def _save(
     log_to_stderr()
     try:
         settings: LoraSettings = settings_from(LoraSettings, objective)
+        point = settings.train.hyperparameters(row.params)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:  # anybody may have written it
+        fail(Exit.ARCHIVE, f"{directory}: its objective cannot be read ({type(error).__name__}: {error})")
+    try:
         runtime.prepare()
         from fractopt.objective.lora.export import save as export
 
         base = export.load_base(settings)
-        export.check(base, settings.train.hyperparameters(row.params), form, merge)
+        export.check(base, point, form, merge)
         seed = _seed(history, row, settings)
         data, again = _weights(history, directory, row, settings, seed, retrain)
         tuned = export.load_tuned(data, row.id, seed, row.params, settings, base)
@@ -126,7 +130,7 @@ def _save(
                 history, directory, row, found, settings, saved, versions=_versions(directory), again=again
             ),
         )
-    except (ExportError, UnusableError, ValueError, TypeError) as error:
+    except (ExportError, UnusableError) as error:
         fail(Exit.FAILED, str(error))
     click.echo(f"trial {row.id} is in {place}")
     for name, difference in saved.differences.items():

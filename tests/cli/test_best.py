@@ -184,6 +184,16 @@ def test_a_damaged_adapter_and_a_missing_base_are_messages(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_objective_that_somebody_else_made_up_is_a_message(tmp_path: Path) -> None:
+    for number, objective in enumerate(({"model": 3, "metric": "a/acc"}, {"data": {}, "metric": []}, {})):
+        archive = runs.create(tmp_path / f"{number}", objective={"kind": "lora", **objective})
+        runs.run_out(archive)
+        archive.close(complete=True, reason="the budget is met")
+        done = fractopt("best", tmp_path / f"{number}", "--save", tmp_path / "out", "--trial", 1)
+        assert done.exit_code == 4
+        assert "its objective cannot be read" in done.stderr
+
+
 def test_a_run_of_something_else_has_no_adapter(tmp_path: Path) -> None:
     archive = runs.create(tmp_path / "run")
     runs.run_out(archive)

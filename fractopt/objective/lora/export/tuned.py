@@ -46,7 +46,10 @@ class Tuned:
     @cached_property
     def model(self) -> GPT:
         """The base with the adapter beside it."""
-        return self.base.tuned(self.point, self.adapter.weights).eval()
+        try:
+            return self.base.tuned(self.point, self.adapter.weights).eval()
+        except ValueError as error:
+            raise ExportError(f"the kept adapter does not fit its own hyperparameters: {error}") from error
 
     def merged(self) -> dict[str, torch.Tensor]:
         """The weights of a plain litgpt model that computes the same: W + scaling B A."""
