@@ -101,8 +101,7 @@ class LoraObjective:
         scored = self._scorer(model, evaluation.parts, report, evaluation.directory, evaluation.incumbent)
         metrics |= scored.metrics | meter.metrics()
         if not scored.lost:
-            if keep is not None and not scored.lost:  # what lost is none of the best
-            note = keep() or note
+            note = (keep() if keep is not None else "") or note
 
         del model, keep
         self._evaluations += 1
