@@ -18,6 +18,7 @@ BESTEFFORT = (  # the line of such a job, and of any other
     "#OAR -t besteffort",
     "# For a job that starts sooner, but that others may evict, take one # away:\n##OAR -t besteffort",
 )
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")  # where models, data and questions are
 COMMANDS = {"slurm": "slurm.sh", "oar": "oar.sh"}
 
 
@@ -127,8 +128,12 @@ def script(
 
 
 def active_environment() -> tuple[str, ...]:
-    """The line that makes this fractopt the one of the job, whose shell may start without our PATH."""
+    """The lines that make this fractopt the one of the job, whose shell may start without our variables, and
+    let it find what `fractopt fetch` brought here."""
     environment = os.environ.get("VIRTUAL_ENV")
     if environment:
-        return (f". {shlex.quote(environment)}/bin/activate",)
-    return (f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',)
+        activate = f". {shlex.quote(environment)}/bin/activate"
+    else:
+        activate = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
+    places = (name for name in CACHES if os.environ.get(name))
+    return (activate, *(f"export {name}={shlex.quote(os.path.abspath(os.environ[name]))}" for name in places))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fractopt.cli.job import script
+from fractopt.cli.job import active_environment, script
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULERS = ("slurm", "oar")
@@ -53,6 +53,22 @@ def test_the_scripts_in_jobs_are_what_their_own_command_prints(scheduler: str) -
     assert done.returncode == 0, done.stderr
     assert done.stdout == text
     assert f"{scheduler} jobs/llama.toml --nodes 2 --gpus 4 --walltime 12h" in command
+
+
+def test_a_job_finds_this_fractopt_and_what_was_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("VIRTUAL_ENV", "/work/my env")
+    monkeypatch.setenv("HF_HOME", "/scratch/my hf")
+    monkeypatch.setenv("HF_TOKEN", "hf_CANARYcanaryCANARYcanaryCANARYcanary")
+    assert active_environment() == (
+        ". '/work/my env'/bin/activate",
+        "export HF_HOME='/scratch/my hf'",
+    )
+    monkeypatch.delenv("VIRTUAL_ENV")
+    monkeypatch.delenv("HF_HOME")
+    (line,) = active_environment()
+    assert line.startswith("export PATH=")
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

@@ -35,7 +35,9 @@ def needs(config: Any, precision: str, space: Space, fixed: Fixed) -> dict[str, 
     return {
         "memory": f"{amount(weights)} of weights, {training} of adapters with gradients and AdamW's state "
         f"({many}); activations come on top",
-        "disk": f"at most {amount(trained)} for each adapter kept, {state} for each fine-tune under way",
+        # The archive: measured on the tiny task; answers are a bit for each question.
+        "disk": f"some 10 kB an evaluation, at most {amount(trained)} for each adapter that is kept, {state} "
+        "for each fine-tune under way",
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,26 @@ def test_a_machine_with_nothing_is_made_ready_and_runs_without_a_network(place: 
     assert 'revision = "main"' not in meta.partition("[objective.data]")[2].partition("[")[0]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if b"CANARY" in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_what_the_paper_needs_is_explained_without_a_network(tmp_path: Path) -> None:
+    configuration = Path(__file__).resolve().parents[3] / "jobs" / "llama.toml"
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    command = [*FRACTOPT, "check", str(configuration)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    *missing, command_line = done.stderr.splitlines()
+    assert command_line == f"  get them   fractopt fetch {configuration}"
+    found = [re.sub(r"^missing +", "", line) for line in missing]
+    assert [line.partition(" not on this machine")[0] for line in found] == [
+        "objective.model.name: 'meta-llama/Llama-3.2-1B' is",
+        "objective.data.name: alpaca's file alpaca_data_cleaned_archive.json is",
+        "the questions of hellaswag are",
+        "the questions of mmlu are",
+    ]
+    assert found[0].endswith("(about 6.0 GB to be written)")
+    assert found[2].endswith(": Rowan/hellaswag")
+    assert found[3].endswith(": cais/mmlu (in 57 parts)")
 
 
 def test_without_a_network_it_says_so_and_fails(
