@@ -44,6 +44,7 @@ class Task:
             for instance in member.instances:
                 own[instance.doc_id].append(instance)
             found.append([sorted(choices, key=lambda instance: int(instance.idx)) for choices in own])
+            _remember(member, [choices[0].doc for choices in own])
         return found
 
     def higher_is_better(self, score: str) -> bool:
@@ -70,6 +71,30 @@ class Task:
             chosen.append(np.sort(order[:take]))
             others.append(np.sort(order[take:]))
         return chosen, others
+
+
+def _remember(member: Any, documents: Sequence[Any]) -> None:
+    """Have lm-eval's task `member` fill in its templates once for each of `documents`, which are kept.
+
+    It does so again whenever it judges an answer: on a tiny model that takes longer than the answer itself.
+    """
+    kept = {id(document): document for document in documents}
+
+    def remembering(fill: Callable[..., Any]) -> Callable[..., Any]:
+        filled: dict[int, Any] = {}
+
+        def remembered(document: Any, *template: Any, **named: Any) -> Any:
+            key = id(document)
+            if template or named or key not in kept:
+                return fill(document, *template, **named)
+            if key not in filled:
+                filled[key] = fill(document)
+            return filled[key]
+
+        return remembered
+
+    for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        setattr(member, name, remembering(getattr(member, name)))
 
 
 class Questions:

@@ -68,6 +68,70 @@ def test_a_question_is_the_same_whichever_others_are_asked(
     assert asked.identity != every.identity
 
 
+def test_a_template_is_filled_in_once_whoever_answers(
+    objective: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval import utils
+
+    (questions,) = objective._scorer._questions[Part.SEARCH]
+    first = questions.answer(objective._base.untuned(), silent)
+    monkeypatch.setattr(utils, "apply_template", lambda *_: pytest.fail("a template is filled in again"))
+    again = questions.answer(objective._base.untuned(), silent)
+    assert {score: answers.tolist() for score, answers in again.items()} == {
+        score: answers.tolist() for score, answers in first.items()
+    }
+    monkeypatch.undo()
+    (member,) = questions.task.members
+    other = dict(questions._asked[0][1][0].doc, choices=[" a", " b", " c", " d"])
+    assert member.doc_to_choice(other) == other["choices"]  # one that it did not build
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"output_type": "generate_until"}, "'tiny' is a generate_until task; .* generates nothing"),
+        ({"output_type": "loglikelihood_rolling"}, "'tiny' is a loglikelihood_rolling task"),
+    ],
+)
+def test_tasks_that_generate_are_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+) -> None:
+    from fractopt.objective.lora.tasks import load_tasks
+    from fractopt.objective.lora.tiny import questions as tiny
+
+    kinds = {"generate_until": "exact_match", "loglikelihood_rolling": "word_perplexity"}
+    metrics = [{"metric": kinds[changes["output_type"]]}]
+    definition = tiny.definition("tiny") | changes | {"metric_list": metrics}
+    monkeypatch.setattr(tiny, "definition", lambda task: definition)
+    with pytest.raises(UnusableError, match=f"test.metrics: {says}"):
+        load_tasks("tiny", 0, "test.metrics")
+
+
+def test_a_group_that_counts_its_tasks_equally_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.api.group import Group
+    from lm_eval.config.group import AggMetricConfig
+
+    from fractopt.objective.lora import tasks
+    from fractopt.objective.lora.files import TINY_DIRECTORY
+    from fractopt.objective.lora.tiny.questions import TinyTask
+
+    def manager(equal: bool) -> Any:
+        by = [AggMetricConfig("acc", weight_by_size=not equal)]
+        loaded = {
+            "tasks": {"a": TinyTask("tiny", TINY_DIRECTORY)},
+            "groups": {"both": Group("both", aggregate_metric_list=by)},
+        }
+        return type("Manager", (), {"load": lambda self, names: loaded})()
+
+    monkeypatch.setattr(tasks, "manager_of", lambda name: manager(equal=True))
+    with pytest.raises(
+        UnusableError, match="the group 'both' is the mean of its tasks, whatever their sizes"
+    ):
+        tasks.load_tasks("both", 0)
+    monkeypatch.setattr(tasks, "manager_of", lambda name: manager(equal=False))
+    assert len(tasks.load_tasks("both", 0)) == 1
+
+
 def test_every_score_that_is_a_mean_is_one_of_each_question(
     objective: Any, short: Callable[..., LoraSettings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

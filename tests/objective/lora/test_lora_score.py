@@ -111,7 +111,7 @@ def test_choices_of_one_token_share_a_forward_pass(objective: Any) -> None:
     questions = searched(objective)
     assert len(questions) == 64
     # Two questions of one context, with other choices, share it as well.
-    assert sum(len(forward.ids) for forward in questions._forwards) <= len(questions)
+    assert sum(len(forward.ids) for block in questions._forwards for forward in block) <= len(questions)
 
 
 def test_a_score_that_the_task_does_not_give_is_unusable(
