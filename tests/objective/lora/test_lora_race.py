@@ -14,7 +14,7 @@ from fractopt.objective.lora.race import Race, blocks
 from fractopt.space import FloatArray
 
 N = 400
-RUNS = 400
+RUNS = 200
 
 
 def pair(lost: int, won: int, agree: float = 0.5, count: int = N) -> tuple[FloatArray, FloatArray]:

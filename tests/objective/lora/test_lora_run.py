@@ -48,7 +48,7 @@ name = "fractopt/tiny"
 mask_prompt = true
 [objective.train]
 lora_rank = 8
-max_steps = 24
+max_steps = 14
 warmup_steps = 2
 [objective.score]
 questions = 128
