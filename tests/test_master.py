@@ -21,10 +21,11 @@ from fractopt.archive.adapters import FILE, MARGIN
 from fractopt.archive.history import History, Row
 from fractopt.archive.journal import JournalWriter
 from fractopt.archive.manifest import Manifest
+from fractopt.archive.result import discard_file
 from fractopt.archive.store import Archive, load
 from fractopt.foreign import remove_from
 from fractopt.master import Ending, FailurePolicy, Master, TestPlan
-from fractopt.objective.base import Evaluation, Report, UnusableError
+from fractopt.objective.base import CHECKPOINT, Evaluation, Report, UnusableError
 from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study
 from fractopt.parallel.local import LocalTransport
@@ -1149,3 +1150,40 @@ def test_the_log_says_what_a_test_was_made_with(tmp_path: Path, caplog: pytest.L
     lines = [line for line in caplog.messages if "tested: test" in line]
     assert len(lines) == 2
     assert all(line.endswith("[as it was kept]") for line in lines)
+
+
+# --- checkpoints of evaluations
+
+
+class Saving(Bowl):
+    """The same; the first attempt at every third trial fails, a later one goes on from what it left."""
+
+    def __call__(self, evaluation: Evaluation, report: Report) -> Outcome:
+        assert evaluation.directory is not None
+        file = evaluation.directory / CHECKPOINT
+        if evaluation.id % 3 == 0 and not evaluation.attempt:
+            file.write_bytes(b"half of it")
+            raise ValueError("no luck")
+        assert file.exists() == bool(evaluation.attempt) or Part.SEARCH not in evaluation.parts
+        file.write_bytes(b"all of it")
+        return super().__call__(evaluation, report)
+
+
+def test_a_checkpoint_is_there_for_the_next_attempt_and_gone_with_a_durable_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[int] = []
+
+    def discarded(run: Path, trial: int, name: str) -> None:
+        row = load(run).rows[trial]
+        assert row.outcome is not None
+        gone.append(trial)
+        discard_file(run, trial, name)
+
+    monkeypatch.setattr("fractopt.master.discard_file", discarded)
+    run = Run(tmp_path / "r", tests=TestPlan("finalists", 1), bowl=Saving())
+    ending, history = run.play()
+    assert ending.complete
+    assert {row.id for row in history.evaluations if len(row.attempts) > 1} >= {0, 3, 6, 9, 12}
+    assert set(gone) == {row.id for row in history.evaluations}
+    assert not list(tmp_path.glob(f"r/evals/*/{CHECKPOINT}"))

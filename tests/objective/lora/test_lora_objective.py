@@ -11,6 +11,7 @@ import pytest
 
 from fractopt.objective.base import Evaluation, UnusableError, silent
 from fractopt.objective.lora.answers import mean_and_stderr, read_answers
+from fractopt.objective.lora.curve import read_curve
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.settings import TINY, Data, LoraSettings, Model, Train
 from fractopt.trial import Kind, Outcome, Part, Status
@@ -75,11 +76,19 @@ def test_the_outcome_says_value_error_losses_and_times(objective: Any, tmp_path:
     spent = outcome.metrics["seconds/train"] + outcome.metrics["seconds/score"]
     assert 0.0 < spent < outcome.seconds
     assert 0.0 < outcome.metrics["seconds/token"] < outcome.metrics["seconds/score"] / 1000
+    assert outcome.metrics["device/minutes"] == pytest.approx(outcome.seconds / 60.0, rel=0.01)
+    assert outcome.metrics["train/tokens_per_second"] == pytest.approx(
+        512 * 45 / outcome.metrics["seconds/train"]
+    )
+    assert outcome.metrics["train/padding"] == 0.0  # all of the tiny task's samples have 45 tokens
+    assert outcome.metrics["device/peak_bytes"] > 1e8
+    assert outcome.metrics["validation/loss"] > 0.0
 
     steps = [call for call in calls if call[0] == "train"]
     assert [call[1] for call in steps] == list(range(1, 33))
     assert all(call[2] == 32 and call[3] is not None for call in steps)
     assert steps[-1][3] == outcome.metrics["train/loss"]
+    assert read_curve(tmp_path) == [call[3] for call in steps]
     assert ("score tiny", 1, 1, None) in calls
     assert len(answers["tiny-test/acc_norm"]) == 512  # a test asks all of them
     assert calls[-1][0] == "score tiny-test"

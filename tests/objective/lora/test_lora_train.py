@@ -101,7 +101,9 @@ def test_losses_are_litgpts_to_the_bit(
     base = BaseModel(Model(path=str(TINY_DIRECTORY), precision="32-true"))
     samples = Samples(Data(path=str(TINY_DIRECTORY), mask_prompt=True), base)
     ours: list[float] = []
-    trainer = Trainer(base, samples, Train(batching="litgpt", micro_batch=micro_batch), lambda: 0.0)
+    trainer = Trainer(
+        base, samples, Train(batching="litgpt", micro_batch=micro_batch, validation_samples=0), lambda: 0.0
+    )
     trainer(point, 1337, lambda phase, step=0, total=0, loss=math.nan: ours.append(loss))
     assert len(theirs) == 6
     assert ours == theirs
@@ -310,7 +312,7 @@ def test_out_of_memory_halves_what_goes_through_at_a_time(
 
     point = replace(PLAIN, global_batch=16, max_steps=2)
     whole = losses_of(trainer_of(objective, uneven, batching="bucketed"), point)
-    trainer = trainer_of(objective, uneven, batching=batching)
+    trainer = trainer_of(objective, uneven, batching=batching, validation_samples=0)
     trainer.rehearses = True  # as on a GPU, where the largest part is tried first
     room = 2 * max(uneven.lengths)
     real = GPT.forward
@@ -402,3 +404,60 @@ def test_the_quicker_layers_compute_what_litgpts_do(objective: Any, targets: Any
     assert torch.equal(ours, again)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(ours, objective._base.untuned()(ids), atol=0.1)
+
+
+# --- what is recorded
+
+
+@pytest.mark.parametrize("batching", ["bucketed", "litgpt"])
+def test_the_validation_loss_is_the_mean_over_tokens(objective: Any, uneven: Any, batching: str) -> None:
+    import torch
+    from torch.nn import functional
+
+    trainer = trainer_of(objective, uneven, batching=batching, validation_samples=3)
+    tuned = trainer(replace(PLAIN, lora_dropout=0.5), 1337, silent)
+    losses = []
+    model = tuned.model.eval()
+    with torch.no_grad():
+        for sample in uneven.validation[:3]:
+            logits = model(sample["input_ids"][None])[0, :-1]
+            losses.append(functional.cross_entropy(logits, sample["labels"][1:], reduction="none"))
+            losses[-1] = losses[-1][sample["labels"][1:] != -100]
+    assert len({len(loss) for loss in losses}) > 1
+    assert tuned.validation_loss == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    assert tuned.metrics()["validation/loss"] == tuned.validation_loss
+
+
+def test_how_many_samples_are_validated(objective: Any, uneven: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fractopt.objective.lora import train
+
+    seen: list[int] = []
+
+    def counted(base: Any, model: Any, samples: Any, most: int) -> float:
+        seen.append(len(samples))
+        return 0.0
+
+    monkeypatch.setattr(train, "mean_loss", counted)
+    assert len(uneven.validation) == 4
+    for wanted, count in ((2, 2), (100, 4), ("auto", 1), (0, None)):
+        seen.clear()
+        tuned = trainer_of(objective, uneven, validation_samples=wanted)(
+            replace(PLAIN, max_steps=1), 1, silent
+        )
+        assert seen == ([] if count is None else [count])
+        assert (tuned.validation_loss is None) == (count is None)
+
+
+def test_tokens_and_padding_are_counted(objective: Any, uneven: Any) -> None:
+    trainer = trainer_of(objective, uneven)
+    point = replace(PLAIN, max_steps=None, epochs=2)
+    tuned = trainer(point, 1337, silent)
+    assert tuned.progress.tokens == 2 * sum(uneven.lengths)
+    sizes = [trainer.batching.padded(part) for step in trainer.batching.steps(point) for part in step]
+    found = tuned.metrics()
+    assert found["train/padding"] == pytest.approx(1.0 - tuned.progress.tokens / sum(sizes))
+    assert 0.0 < found["train/padding"] < 0.3
+    model = tuned.model
+    assert found["train/parameters"] == sum(w.numel() for w in model.parameters() if w.requires_grad)
+    theirs = trainer_of(objective, uneven, batching="litgpt")(replace(point, max_steps=3), 1, silent)
+    assert theirs.metrics()["train/padding"] > found["train/padding"]
