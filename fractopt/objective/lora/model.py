@@ -104,7 +104,10 @@ class BaseModel:
 
     def tuned(self, hyperparameters: Hyperparameters, adapter: Mapping[str, torch.Tensor]) -> GPT:
         """The model with adapters that were trained before; raises ValueError where these do not fit."""
-        return self.built(self._adapted(hyperparameters), adapter)
+        gpt = self.built(self._adapted(hyperparameters), adapter)
+        for name, weight in gpt.named_parameters():
+            weight.requires_grad_(name in adapter)  # as after training: they are counted by it
+        return gpt
 
     def built(self, configuration: Config, adapter: Mapping[str, torch.Tensor]) -> GPT:
         """The model of `configuration`, its adapters being `adapter`, not to be trained.

@@ -61,10 +61,14 @@ def test_a_test_with_the_kept_adapter_answers_as_the_fine_tune_does(
     assert loaded.value == tuned.value
     for metric, right in read_answers(first).items():
         np.testing.assert_array_equal(read_answers(second)[metric], right)
-    timed = {"seconds/train", "seconds/score", "seconds/token"}
-    assert {k: v for k, v in loaded.metrics.items() if k not in timed} == {
-        k: v for k, v in tuned.metrics.items() if k not in timed
-    }
+    made = (
+        "train/loss",
+        "train/steps",
+        "train/parameters",
+        "tiny-test/acc_norm",
+        "tiny-test/acc_norm_stderr",
+    )
+    assert [loaded.metrics[name] for name in made] == [tuned.metrics[name] for name in made]
     assert loaded.metrics["seconds/train"] == 0.0 < tuned.metrics["seconds/train"]
 
 
