@@ -61,7 +61,7 @@ def evaluate(argv: list[str]) -> int:
 def answer_at_once() -> None:
     """Be a worker rank whose evaluation process takes no time, as it is not there."""
     from fractopt.parallel import rank
-    from fractopt.parallel.message import Finished, FromWorker, Hello, Setup, Task
+    from fractopt.parallel.message import Finished, FromWorker, Hello, Place, Setup, Task
     from fractopt.trial import Outcome
 
     nothing = Outcome.of(0.5)
@@ -69,9 +69,10 @@ def answer_at_once() -> None:
     class Echo:
         closed = False
 
-        def __init__(self, worker: int, setup: Setup, device: str, threads: int, command: object) -> None:
-            self.worker = worker
-            self._said: list[FromWorker] = [Hello(worker, platform.node(), os.getpid(), device, threads)]
+        def __init__(self, place: Place, setup: Setup, command: object) -> None:
+            self.worker = place.worker
+            hello = Hello(place.worker, platform.node(), os.getpid(), place.device, place.threads)
+            self._said: list[FromWorker] = [hello]
 
         def start(self) -> None:
             pass

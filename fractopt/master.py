@@ -23,6 +23,7 @@ from fractopt.choice import recommend
 from fractopt.objective.base import CHECKPOINT
 from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study
+from fractopt.parallel.cores import written
 from fractopt.parallel.crew import Crew
 from fractopt.parallel.message import (
     NO_TRIAL,
@@ -287,7 +288,8 @@ class Master:
             self.crew.greet(message)
             self._next_board = self._soonest_board  # `status` shows it at once, or nearly so
             self.archive.note({"record": "worker", "time": time.time(), **message.__dict__})
-            where = f"{message.host} {message.device or 'cpu'}, {message.threads} threads"
+            cores = f" on cores {written(message.cores)}" if message.cores else ""
+            where = f"{message.host} {message.device or 'cpu'}, {message.threads} threads{cores}"
             self._reports.append(f"worker {message.worker} is ready: {where}, pid {message.pid}")
         elif isinstance(message, Finished):
             self._end_attempt(message, "finished", message.outcome.message)

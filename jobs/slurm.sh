@@ -9,7 +9,7 @@
 #SBATCH --job-name=llama
 #SBATCH --nodes=2
 #SBATCH --gres=gpu:4
-# On each node, room for one rank more than GPUs: rank 0 is the master, which takes no GPU and sleeps nearly
+# On each node, room for one rank more than workers: rank 0 is the master, which takes no GPU and sleeps nearly
 # all the time. Said for each node: SLURM would fill the first one and leave GPUs of the last one idle.
 #SBATCH --ntasks-per-node=5
 # 8 cores for each GPU of a node, divided by its ranks; fractopt gives them to the workers alone.
@@ -21,7 +21,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
-# For a job that starts sooner, but that others may preempt, take one # away; the name is the site's:
+# For a job that starts sooner, but that others may preempt, take one # away. The name is yours:
 ##SBATCH --qos=preempt
 
 . .venv/bin/activate

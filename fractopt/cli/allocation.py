@@ -19,16 +19,17 @@ NODES, GPUS, WALLTIME = 1, 4, "12h"  # where nothing is said
 
 @dataclass(frozen=True)
 class Allocation:
-    """`nodes` with `gpus` each, for `walltime_s` seconds, of a `scheduler`."""
+    """`nodes` with `gpus` each, `each` of them a worker's, for `walltime_s` seconds, of a `scheduler`."""
 
     scheduler: str
     nodes: int
     gpus: int
     walltime_s: int
+    each: int = 1
 
     @classmethod
-    def of(cls, scheduler: str, nodes: int, gpus: int, walltime: str) -> Allocation:
-        """Raises UsageError for a walltime that is none, or too short for anything."""
+    def of(cls, scheduler: str, nodes: int, gpus: int, walltime: str, each: int = 1) -> Allocation:
+        """Raises UsageError for a walltime that is none, or too short, and for GPUs that are left over."""
         from fractopt.units import seconds
 
         try:
@@ -39,7 +40,12 @@ class Allocation:
             raise click.UsageError(
                 f"--walltime: expected more than {2 * NOTICE_S // 60} minutes, got {walltime}"
             )
-        return cls(scheduler, nodes, gpus, total_s)
+        if gpus % each:
+            raise click.UsageError(
+                f"--gpus: {gpus} GPUs of a node cannot be shared out {each} to a worker "
+                "(workers.gpus_per_worker)"
+            )
+        return cls(scheduler, nodes, gpus, total_s, each)
 
     def __str__(self) -> str:
         shape = f"{counted(self.nodes, 'node')} of {counted(self.gpus, 'GPU')}"
@@ -47,7 +53,7 @@ class Allocation:
 
     @property
     def workers(self) -> int:
-        return self.nodes * self.gpus
+        return self.nodes * (self.gpus // self.each)
 
     def cuts_off(self, checked: Config) -> str:
         """Why an evaluation that is allowed to last could never be finished, in words; "" if it could."""

@@ -51,11 +51,12 @@ def check(
 
     if scheduler is None and (nodes, gpus, walltime) != (None, None, None):
         raise click.UsageError("--nodes, --gpus and --walltime are of a job: say --for slurm or --for oar")
-    allocation = None
-    if scheduler is not None:
-        allocation = Allocation.of(scheduler, nodes or NODES, gpus or GPUS, walltime or WALLTIME)
     changes = (*overrides, *(["trust.code=true"] if trust_code else []))
     checked = read_config(config, changes)
+    allocation = None
+    if scheduler is not None:
+        each = checked.gpus_per_worker
+        allocation = Allocation.of(scheduler, nodes or NODES, gpus or GPUS, walltime or WALLTIME, each)
     _say(config, checked)
     absences = checked.settings.absences(thorough=True)
     _say_missing(absences, config, changes)

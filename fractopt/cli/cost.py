@@ -65,6 +65,7 @@ def say_cost(
         workers=1 if allocation is None else allocation.workers,
         times=times,
         usable_s=None if allocation is None else allocation.walltime_s - NOTICE_S,
+        gpus_per_worker=checked.gpus_per_worker,
     )
     for line in bill_lines(bill):
         click.echo(line)

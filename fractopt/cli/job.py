@@ -14,10 +14,19 @@ import click
 from fractopt.cli.allocation import GPUS, NODES, NOTICE_S, SCHEDULERS, WALLTIME, Allocation
 from fractopt.cli.console import reporting
 
-BESTEFFORT = (  # the line of such a job, and of any other
-    "#OAR -t besteffort",
-    "# For a job that starts sooner, but that others may evict, take one # away:\n##OAR -t besteffort",
-)
+BESTEFFORT = {  # the line of such a job, and of any other
+    "slurm": (
+        "# Others may preempt it: SLURM says TERM, requeues it, and it goes on where it stood.",
+        "# For a job that starts sooner, but that others may preempt, take one # away. The name is yours:\n"
+        "##SBATCH --qos=preempt",
+    ),
+    "oar": (
+        "#OAR -t besteffort",
+        "# For a job that starts sooner, but that others may evict, take one # away:\n##OAR -t besteffort",
+    ),
+}
+# What a site's jobs that may be preempted differ in.
+_PREEMPTIBLE = re.compile(r"(--qos|--partition|-q|-p)\b")
 CACHES = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")  # where models, data and questions are
 COMMANDS = {"slurm": "slurm.sh", "oar": "oar.sh"}
 
@@ -30,7 +39,7 @@ COMMANDS = {"slurm": "slurm.sh", "oar": "oar.sh"}
 @click.option("--cores", type=click.IntRange(min=1), default=8, show_default=True, help="For each GPU.")
 @click.option("--walltime", default=WALLTIME, show_default=True, help="Such as 90m, 12h, 2d.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: runs/NAME of CONFIG]")
-@click.option("--besteffort", is_flag=True, help="OAR: a job that others may evict.")
+@click.option("--besteffort", is_flag=True, help="A job that others may evict, and that comes back.")
 @click.option(
     "--site", multiple=True, metavar="OPTION", help="One more line for the scheduler, such as -p gpu."
 )
@@ -54,12 +63,13 @@ def job(
     from fractopt.config.read import read_config
 
     checked = read_config(config)  # a mistake is cheaper here than after a night in the queue
-    allocation = Allocation.of(scheduler, nodes, gpus, walltime)
+    allocation = Allocation.of(scheduler, nodes, gpus, walltime, checked.gpus_per_worker)
     if cut := allocation.cuts_off(checked):
         raise click.UsageError(cut)
-    if besteffort and scheduler != "oar":
+    if besteffort and scheduler == "slurm" and not any(map(_PREEMPTIBLE.match, site)):
         raise click.UsageError(
-            "--besteffort is OAR's; under SLURM name a partition that is preempted (--site)"
+            "--besteffort: in SLURM a partition or a QOS of the site says which jobs may be preempted; name "
+            "it, such as --site '--qos=preempt'"
         )
     if bad := [option for option in site if not option.startswith("-") or "\n" in option]:
         raise click.UsageError(
@@ -72,6 +82,7 @@ def job(
             out or Path("runs") / config.stem,
             nodes=nodes,
             gpus=gpus,
+            each=allocation.each,
             cores=cores,
             walltime_s=allocation.walltime_s,
             besteffort=besteffort,
@@ -96,8 +107,13 @@ def script(
     site: tuple[str, ...],
     setup: tuple[str, ...],
     command: str,
+    each: int = 1,
 ) -> str:
-    """The text of a job script; `site` are further options for the scheduler, `setup` lines of shell."""
+    """The text of a job script for `gpus` of every node, `each` of them a worker's, with `cores` for each.
+
+    `site` are further options for the scheduler, `setup` lines of shell.
+    """
+    workers = gpus // each
     hours, minutes, rest = walltime_s // 3600, walltime_s // 60 % 60, walltime_s % 60
     values = {
         "config": shlex.quote(str(config)),
@@ -107,15 +123,17 @@ def script(
         "nodes": nodes,
         "gpus": gpus,
         "cores": cores,
-        "workers": nodes * gpus,
-        "ranks": nodes * gpus + 1,
-        "ranks_per_node": gpus + 1,
+        "each": "a GPU" if each == 1 else f"{each} GPUs",
+        "workers": nodes * workers,
+        "workers_per_node": workers,
+        "ranks": nodes * workers + 1,
+        "ranks_per_node": workers + 1,
         # Never more than the node's share, which is all that a full node has.
-        "cores_per_rank": max(1, gpus * cores // (gpus + 1)),
+        "cores_per_rank": max(1, gpus * cores // (workers + 1)),
         "resources": f"host={nodes}/gpu={gpus}",
         "walltime": f"{hours:02d}:{minutes:02d}:{rest:02d}",
         "notice_s": NOTICE_S,
-        "besteffort": BESTEFFORT[0] if besteffort else BESTEFFORT[1],
+        "besteffort": BESTEFFORT[scheduler][0 if besteffort else 1],
         "site": "\n".join(f"#{'SBATCH' if scheduler == 'slurm' else 'OAR'} {option}" for option in site),
         "setup": "\n".join(setup),
     }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# {{config}} on OAR: {{workers}} workers with a GPU each, and the master. Printed by
+# {{config}} on OAR: {{workers}} workers with {{each}} each, and the master. Printed by
 #     {{command}}
 # Make it executable and submit it from the folder in which the paths below are right:
 #     chmod +x THIS_FILE
@@ -38,7 +38,7 @@ exec >> "$OUT.out" 2>&1
 # OAR_NODEFILE has a line for each core or GPU. Rank 0 is the master, which takes no GPU: the first node,
 # on which this shell runs, gets one rank more.
 hosts=$(mktemp)
-awk '!seen[$1]++ { print $1, "slots=" {{gpus}} + (++nodes == 1) }' "$OAR_NODEFILE" > "$hosts"
+awk '!seen[$1]++ { print $1, "slots=" {{workers_per_node}} + (++nodes == 1) }' "$OAR_NODEFILE" > "$hosts"
 ranks=$(awk -F= '{ n += $2 } END { print n }' "$hosts")
 
 # An evaluation would inherit the core that its rank is bound to; fractopt divides the cores itself.

@@ -176,7 +176,14 @@ def _master(config: Config, archive: Archive, transport: Transport, signals: _St
         raise ArchiveError(
             f"{archive.directory}: the recorded history does not fit optimizer {config.optimizer!r}: {error}"
         ) from None
-    setup = Setup(config.objective, str(archive.directory.resolve()), config.limits, config.lease_s)
+    setup = Setup(
+        config.objective,
+        str(archive.directory.resolve()),
+        config.limits,
+        config.lease_s,
+        config.gpus_per_worker,
+        config.share_gpus,
+    )
     with _display(archive.directory.name) as on_turn:
         master = Master(
             study,

@@ -1,5 +1,5 @@
 #!/bin/bash
-# {{config}} on SLURM: {{workers}} workers with a GPU each, and the master. Printed by
+# {{config}} on SLURM: {{workers}} workers with {{each}} each, and the master. Printed by
 #     {{command}}
 # Submit it from the folder in which the paths below are right:
 #     sbatch THIS_FILE [RUN_DIRECTORY [FURTHER OPTIONS OF fractopt run]]
@@ -9,7 +9,7 @@
 #SBATCH --job-name={{name}}
 #SBATCH --nodes={{nodes}}
 #SBATCH --gres=gpu:{{gpus}}
-# On each node, room for one rank more than GPUs: rank 0 is the master, which takes no GPU and sleeps nearly
+# On each node, room for one rank more than workers: rank 0 is the master, which takes no GPU and sleeps nearly
 # all the time. Said for each node: SLURM would fill the first one and leave GPUs of the last one idle.
 #SBATCH --ntasks-per-node={{ranks_per_node}}
 # {{cores}} cores for each GPU of a node, divided by its ranks; fractopt gives them to the workers alone.
@@ -21,8 +21,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
-# For a job that starts sooner, but that others may preempt, take one # away; the name is the site's:
-##SBATCH --qos=preempt
+{{besteffort}}
 {{site}}
 
 {{setup}}

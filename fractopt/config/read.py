@@ -66,6 +66,8 @@ class Config:
     stop: StopRule
     limits: Limits
     lease_s: float
+    gpus_per_worker: int
+    share_gpus: bool
     policy: FailurePolicy
     keep_adapters: int | None  # None for an objective that makes none
     text: str  # the resolved configuration, as TOML
@@ -205,6 +207,11 @@ class _Checker:
             replicates = self._replicates(file.run)
             if "default" in file.run.anchors and file.default is None:
                 self.mistakes.say("run.anchors", 'asks for "default", but there is no [default] table')
+            if self.objective.kind == "lora" and file.workers.gpus_per_worker > 1:
+                self.mistakes.say(
+                    "workers.gpus_per_worker",
+                    "a fine-tune runs on one GPU; leave it out, and give each GPU a worker of its own",
+                )
             if self.objective.no_base and "base" in file.run.anchors:
                 self.mistakes.say("run.anchors", f'"base" is the untuned model: {self.objective.no_base}')
             foreign = self.objective.foreign_kind or self.objective.foreign_code
@@ -238,6 +245,8 @@ class _Checker:
                 file.failure.memory,
             ),
             lease_s=file.workers.lease,
+            gpus_per_worker=file.workers.gpus_per_worker,
+            share_gpus=file.workers.share_gpus,
             policy=FailurePolicy(
                 failed_retries=file.failure.failed.retry,
                 killed_retries=file.failure.killed.retry,

@@ -111,9 +111,14 @@ class FailureTable(Table):
 
 
 class WorkersTable(Table):
-    """[workers]. After `lease` without a word of a rank, what it does is done elsewhere."""
+    """[workers]. After `lease` without a word of a rank, what it does is done elsewhere.
 
-    gpus_per_worker: int = 1
+    Where a node has fewer GPUs than its workers need, some share one; unless `share_gpus` is false, then
+    the workers that are too many get nothing to do.
+    """
+
+    gpus_per_worker: Annotated[int, Field(ge=1, le=64)] = 1
+    share_gpus: bool = True
     cpus: Literal["share"] = "share"
     reuse_process: bool = True
     lease: Duration = LEASE_S
@@ -123,13 +128,6 @@ class WorkersTable(Table):
     def _can_be_renewed(cls, value: float) -> float:
         if value < SHORTEST_S:
             raise ValueError(f"a rank says something each second: expected {SHORTEST_S:g} s or more")
-        return value
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _one_gpu(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError("this version gives each worker one GPU; leave it out, or set it to 1")
         return value
 
 

@@ -1,4 +1,4 @@
-"""Which accelerator and how many cores each worker gets: pure functions of what the nodes offer.
+"""Which accelerators each worker gets: pure functions of what the nodes offer.
 
 Worked out from node names and device lists, not from the launcher's local ranks: under mpirun inside
 SLURM every rank of a node has SLURM_LOCALID 0, Open MPI's local ranks are not in the order of the
@@ -11,6 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,26 +59,72 @@ def node_id() -> str:
     return f"{name}/{boot}"
 
 
-def usable_cores() -> list[int]:
-    """The CPU cores this process may run on."""
+@dataclass(frozen=True)
+class Device:
+    """An accelerator as a node knows it: on which bus, and which CPUs are near, as the kernel lists them."""
+
+    uuid: str = ""
+    bus: str = ""
+    cores: str = ""
+
+
+def nvidia_devices(
+    driver: Path = Path("/proc/driver/nvidia/gpus"),
+    pci: Path = Path("/sys/bus/pci/devices"),
+    files: Path = Path("/dev"),
+) -> list[Device]:
+    """The NVIDIA devices that this process may use, in the order of their buses; none without the driver."""
+    found = []
     try:
-        return sorted(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return list(range(os.cpu_count() or 1))
+        places = sorted(driver.iterdir())
+    except OSError:
+        return []
+    for place in places:
+        try:
+            told = dict(re.findall(r"^([^:\n]+):[ \t]*(.*)$", (place / "information").read_text(), re.M))
+            cores = (pci / place.name / "local_cpulist").read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if os.access(files / f"nvidia{told.get('Device Minor', '')}", os.R_OK | os.W_OK):
+            found.append(Device(told.get("GPU UUID", ""), place.name, cores))
+    return found
 
 
-def assign(nodes: Sequence[str], visible: Sequence[Sequence[str]], each: int = 1) -> list[str]:
+def located(visible: Sequence[str], devices: Sequence[Device]) -> list[Device]:
+    """Which of `devices` each visible one is; an unknown one where that cannot be told.
+
+    An index counts in the order of the buses: CUDA's own, unless the devices of a node are of several
+    kinds. The newer names of MIG devices do not say on which they are.
+    """
+    unknown, found = Device(), []
+    for token in visible:
+        if token.isdigit():
+            index = int(token[:9])
+            found.append(devices[index] if index < len(devices) else unknown)
+        else:
+            uuid = token.removeprefix("MIG-").split("/")[0]
+            named = [device for device in devices if device.uuid.startswith(uuid)]
+            found.append(named[0] if len(named) == 1 else unknown)
+    return found
+
+
+def assign(
+    nodes: Sequence[str],
+    visible: Sequence[Sequence[str]],
+    each: int = 1,
+    buses: Sequence[Sequence[str]] = (),
+) -> list[str]:
     """The `each` devices of every worker, joined by commas, "" for none: a CUDA_VISIBLE_DEVICES.
 
-    Worked out from the node (n,) and the visible devices (n,) of each worker, the master not among them.
-    The workers of a node, in order, take its devices in turn, `each` neighbours at a time; where fewer
-    than `each` are left at the end of the list, they stay unused, and where the node has fewer, all of
-    them are given. Where the lists differ, a scheduler has already given each worker its own, and it
-    keeps the first `each` of its list.
+    Worked out from the node (n,) and the visible devices (n,) of each worker, the master not among them,
+    and from the `buses` (n,) of these devices where they are known. The workers of a node, in order, take
+    its devices in turn, `each` neighbours at a time; where fewer than `each` are left at the end of the
+    list, they stay unused, and where the node has fewer, all of them are given. Where the lists differ, a
+    scheduler has already given each worker its own, and it keeps the first `each` of its list.
     """
     devices = [""] * len(nodes)
     for workers in _alike(nodes):
-        shared = len({tuple(visible[worker]) for worker in workers}) == 1
+        shared = len({(tuple(visible[worker]), _at(buses, worker)) for worker in workers}) == 1
         for turn, worker in enumerate(workers):
             tokens = visible[worker]
             groups = max(1, len(tokens) // each)
@@ -86,32 +133,32 @@ def assign(nodes: Sequence[str], visible: Sequence[Sequence[str]], each: int = 1
     return devices
 
 
-def threads(nodes: Sequence[str], cores: Sequence[Sequence[int]]) -> list[int]:
-    """The share of its node's cores of each worker, at least one, from the cores (n,) it may run on.
-
-    Workers of a node that may use the same cores divide them; one bound to cores of its own has
-    them alone.
-    """
-    shares = [1] * len(nodes)
-    for workers in _alike([(node, tuple(own)) for node, own in zip(nodes, cores, strict=True)]):
-        for worker in workers:
-            shares[worker] = max(1, len(cores[worker]) // len(workers))
-    return shares
+def sharing(
+    nodes: Sequence[str], devices: Sequence[str], buses: Sequence[Sequence[str]] = ()
+) -> list[list[int]]:
+    """The workers, two or more, that were given the same devices of the same node."""
+    given = [
+        (node, device, _at(buses, i)) for i, (node, device) in enumerate(zip(nodes, devices, strict=True))
+    ]
+    return [workers for workers in _alike(given) if len(workers) > 1 and devices[workers[0]]]
 
 
-def remarks(
-    nodes: Sequence[str], visible: Sequence[Sequence[str]], devices: Sequence[str], threads: Sequence[int]
-) -> list[str]:
-    """What a user should know of the places (n,) that `assign` and `threads` gave: a sentence each."""
-    return [*crowded(nodes, devices), *unused(nodes, visible, devices), *starved(nodes, devices, threads)]
-
-
-def crowded(nodes: Sequence[str], devices: Sequence[str]) -> list[str]:
+def crowded(nodes: Sequence[str], devices: Sequence[str], buses: Sequence[Sequence[str]] = ()) -> list[str]:
     """One sentence per device, or group of them, that more than one worker of a node has been given."""
     return [
         f"{len(workers)} workers share device {devices[workers[0]]} of node {_name(nodes[workers[0]])}"
-        for workers in _alike(list(zip(nodes, devices, strict=True)))
-        if len(workers) > 1 and devices[workers[0]]
+        for workers in sharing(nodes, devices, buses)
+    ]
+
+
+def short(nodes: Sequence[str], devices: Sequence[str], each: int) -> list[str]:
+    """One sentence per node whose workers have devices, but fewer than `each`."""
+    counts = {node: device.count(",") + 1 for node, device in zip(nodes, devices, strict=True) if device}
+    return [
+        f"a worker of node {_name(node)} has {count} of the {each} devices that it should have "
+        "(workers.gpus_per_worker): there are no more"
+        for node, count in counts.items()
+        if count < each
     ]
 
 
@@ -141,6 +188,11 @@ def starved(nodes: Sequence[str], devices: Sequence[str], threads: Sequence[int]
             node for node, device, cores in zip(nodes, devices, threads, strict=True) if device and cores == 1
         )
     ]
+
+
+def _at(buses: Sequence[Sequence[str]], worker: int) -> tuple[str, ...]:
+    """Where the devices that `worker` sees are: two called 0 may be two, each in a cgroup of its own."""
+    return tuple(buses[worker]) if buses else ()
 
 
 def _name(node: str) -> str:

@@ -17,8 +17,8 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -64,14 +64,41 @@ def evaluation_environment(environ: Mapping[str, str], device: str, threads: int
     return {**kept, "CUDA_VISIBLE_DEVICES": device, **{name: str(threads) for name in _THREADS}}
 
 
+@contextmanager
+def _bound_to(cores: Collection[int]) -> Iterator[None]:
+    """What this thread starts meanwhile runs on `cores`.
+
+    A child inherits them from the thread that starts it, before its first thread is there: set in the child
+    itself, they would be its main thread's alone, not those of a BLAS that is loaded already.
+    """
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    with suppress(OSError):  # not these any more, a scheduler moved us: it runs where we do
+        os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, before)
+
+
 class ProcessGroup:
     """An evaluation process, its guard, and all they start.
 
     `command` is an argv, completed by the numbers of the control and result pipe and our own pid;
-    `log` takes what the process prints where it does not redirect it itself.
+    `log` takes what the process prints where it does not redirect it itself. It, and all that it starts,
+    runs on these `cores`; on any where there are none.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: IO[bytes],
+        cores: Collection[int] = (),
+    ) -> None:
         mark = uuid.uuid4().hex
         self._mark = f"{_MARK}={mark}".encode()
         environment = {**environment, _MARK: mark}
@@ -91,15 +118,16 @@ class ProcessGroup:
                 process_group=0,
             )
             self.id = self._guard.pid
-            self._process = subprocess.Popen(
-                [*command, str(control_read), str(results_write), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                pass_fds=(control_read, results_write),
-                process_group=self.id,
-            )
+            with _bound_to(cores):
+                self._process = subprocess.Popen(
+                    [*command, str(control_read), str(results_write), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    pass_fds=(control_read, results_write),
+                    process_group=self.id,
+                )
         except BaseException:
             os.close(self._life)  # ends the guard, where it was started
             os.close(self._control)

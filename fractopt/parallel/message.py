@@ -38,13 +38,16 @@ class Setup:
 
     `objective` is {"kind": ..., settings...} for `fractopt.objective.registry`; `directory` the run
     directory, empty where no files are kept; `lease_s` how long a worker may say nothing before what it
-    does is done elsewhere, where silence is all that tells of its end.
+    does is done elsewhere, where silence is all that tells of its end. `gpus_per_worker` accelerators are
+    each worker's, if need be shared with others where `share_gpus`.
     """
 
     objective: Mapping[str, Any]
     directory: str
     limits: Limits
     lease_s: float = LEASE_S
+    gpus_per_worker: int = 1
+    share_gpus: bool = True
     type: ClassVar[str] = "setup"
 
 
@@ -71,7 +74,8 @@ class Node:
     """Worker to its transport, at start: where it runs.
 
     `node` tells apart nodes of equal host names, `visible` are the accelerators it may use, as
-    CUDA_VISIBLE_DEVICES names them, `cores` the CPU cores it may run on.
+    CUDA_VISIBLE_DEVICES names them, `cores` the CPU cores it may run on. `buses` and `near` say where each
+    accelerator is, and which cores are near it, as the kernel lists them: "" where that is not known.
     """
 
     worker: int
@@ -79,16 +83,22 @@ class Node:
     node: str
     visible: list[str]
     cores: list[int]
+    buses: list[str] = field(default_factory=list)
+    near: list[str] = field(default_factory=list)
     type: ClassVar[str] = "node"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Transport to worker, before `Setup`: its share of its node."""
+    """Transport to worker, before `Setup`: its share of its node.
+
+    Its evaluation process computes on `threads` cores, and runs on no other than these; [] for any.
+    """
 
     worker: int
     device: str
     threads: int
+    cores: list[int] = field(default_factory=list)
     type: ClassVar[str] = "place"
 
 
@@ -105,8 +115,8 @@ class Stop:
 class Hello:
     """Worker to master, once, and again where it was given up: ready for tasks, the objective is built.
 
-    `device` is the visible accelerator, "" on a CPU; `threads` its share of the node's cores; `pid`
-    the worker's own process, not the evaluation process.
+    `device` is the visible accelerator, "" on a CPU; `threads` its share of the node's cores, `cores` which
+    ones; `pid` the worker's own process, not the evaluation process.
     """
 
     worker: int
@@ -114,6 +124,7 @@ class Hello:
     pid: int
     device: str
     threads: int
+    cores: list[int] = field(default_factory=list)
     type: ClassVar[str] = "hello"
 
 

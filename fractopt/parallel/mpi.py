@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from mpi4py import MPI
 
-from fractopt.parallel import gpu, launcher
+from fractopt.parallel import launcher
 from fractopt.parallel.lease import Leases
 from fractopt.parallel.message import (
     Crashed,
@@ -34,6 +34,7 @@ from fractopt.parallel.message import (
     Unusable,
     encode,
 )
+from fractopt.parallel.placement import place
 from fractopt.parallel.post import EXIT, FINALIZE, MASTER, Backoff, Post, Tag, decoded, depart, flush
 from fractopt.parallel.transport import GRACE_S
 from fractopt.parallel.worker import STUCK_S
@@ -84,6 +85,7 @@ class MpiTransport:
         self._placed: set[int] = set()  # were given a device, cores and the setup
         self._idle: set[int] = set()
         self._busy: set[int] = set()  # were sent a task whose end was not heard of
+        self._refused: list[Unusable] = []  # of which the master has not heard
         self._introduced: dict[int, Hello | Unusable] = {}
         self._silent: set[int] = set()  # their lease ended, and nothing was heard of them since
         self._gone: set[int] = set()  # for good
@@ -176,6 +178,9 @@ class MpiTransport:
                 self._workers.discard(rank)
             else:
                 messages += self._hear(rank, decoded(rank, tag, data))
+        while self._refused:
+            refusal = self._refused.pop()
+            messages += self._hear(refusal.worker, refusal)
         self._leases.look()
         for rank in sorted(self._post.lost - self._gone):
             messages += self._lose(rank, "its rank died")
@@ -257,16 +262,13 @@ class MpiTransport:
             return
         ranks = sorted(self._workers)
         self._placed.update(ranks)
-        places = [self._nodes[rank] for rank in ranks]
-        nodes = [place.node for place in places]
-        visible = [place.visible for place in places]
-        devices = gpu.assign(nodes, visible)
-        threads = gpu.threads(nodes, [place.cores for place in places])
-        for sentence in gpu.remarks(nodes, visible, devices, threads):
+        placement = place([self._nodes[rank] for rank in ranks], self._setup)
+        for sentence in placement.remarks:
             log.warning("%s", sentence)
-        for rank, device, share in zip(ranks, devices, threads, strict=True):
-            self._order(rank, Place(rank, device, share))
-            self._order(rank, self._setup)
+        self._refused += placement.refused
+        for given in placement.places:
+            self._order(given.worker, given)
+            self._order(given.worker, self._setup)
 
     def _order(self, worker: int, message: Place | Setup | Task | Stop) -> None:
         self._post.send(worker, Tag.ORDER, encode(message))

@@ -75,6 +75,7 @@ class Post:
         self._looked_at = 0.0
         self._on_the_way: list[tuple[int, MPI.Request, bytes]] = []
         self._arriving: list[tuple[int, Tag, MPI.Request, bytearray]] = []
+        self._status = MPI.Status()
         self._source = MPI.ANY_SOURCE if self.rank == MASTER else MASTER
 
     def send(self, rank: int, tag: Tag, data: bytes = b"") -> None:
@@ -83,7 +84,9 @@ class Post:
         if rank in self.lost:
             return
         try:
-            self._on_the_way.append((rank, self._comm.Isend([data, MPI.BYTE], rank, tag), data))
+            request = self._comm.Isend([data, MPI.BYTE], rank, tag)
+            if not request.Test():  # a short one is on its way at once
+                self._on_the_way.append((rank, request, data))
         except MPI.Exception as error:
             self._look_for_lost(error)
 
@@ -94,6 +97,8 @@ class Post:
 
     def settle(self, but: Collection[int] = ()) -> bool:
         """Forget what has arrived; whether nothing is on the way any more, to any rank `but` these."""
+        if not self._on_the_way:
+            return True
         still = []
         for rank, request, data in self._on_the_way:
             try:
@@ -111,7 +116,7 @@ class Post:
         """
         if time.monotonic() >= self._looked_at + LOOK_FOR_LOST_S:
             self._look_for_lost(None)
-        status = MPI.Status()
+        status = self._status
         try:
             message = self._comm.Improbe(self._source, MPI.ANY_TAG, status)
             if message is None:
@@ -132,6 +137,8 @@ class Post:
 
         A sender that stops, or dies, in the middle of a long one holds up nobody but itself.
         """
+        if not self._arriving:
+            return None
         incomplete: set[int] = set()
         for index, (rank, tag, request, data) in enumerate(self._arriving):
             try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import select
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from fractopt.parallel import gpu
 from fractopt.parallel.message import Ended, Finished, FromWorker, Hello, Setup, Task, Unusable
+from fractopt.parallel.placement import here, place
 from fractopt.parallel.worker import COMMAND, Supervisor, end
 
 log = logging.getLogger(__name__)
@@ -30,18 +30,20 @@ class ProcessesTransport:
         self._threads = threads
         self._command = tuple(command)
         self._supervisors: dict[int, Supervisor] = {}
+        self._refused: list[Unusable] = []  # of which the master has not heard
         self._idle: set[int] = set()
 
     def start(self, setup: Setup) -> None:
-        nodes = [gpu.node_id()] * self._workers
-        visible = [gpu.visible_devices(os.environ, gpu.device_count())] * self._workers
-        devices = gpu.assign(nodes, visible)
-        shares = gpu.threads(nodes, [gpu.usable_cores()] * self._workers)
-        for sentence in gpu.remarks(nodes, visible, devices, shares):
+        node = here(0)
+        placement = place([replace(node, worker=number) for number in range(1, self._workers + 1)], setup)
+        for sentence in placement.remarks:
             log.warning("%s", sentence)
-        for number, (device, share) in enumerate(zip(devices, shares, strict=True), start=1):
-            supervisor = Supervisor(number, setup, device, self._threads or share, self._command)
-            self._supervisors[number] = supervisor
+        self._refused = list(placement.refused)
+        for given in placement.places:
+            if self._threads is not None:
+                given = replace(given, threads=self._threads)
+            supervisor = Supervisor(given, setup, self._command)
+            self._supervisors[given.worker] = supervisor
             supervisor.start()
 
     def idle(self) -> list[int]:
@@ -57,7 +59,9 @@ class ProcessesTransport:
     def receive(self, timeout_s: float) -> list[FromWorker]:
         until = time.monotonic() + timeout_s
         while True:
-            messages = [message for s in self._supervisors.values() for message in s.poll()]
+            messages: list[FromWorker] = [*self._refused]
+            self._refused.clear()
+            messages += [message for s in self._supervisors.values() for message in s.poll()]
             now = time.monotonic()
             if messages or now >= until:
                 break

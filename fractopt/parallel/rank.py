@@ -6,7 +6,6 @@ this module initialises MPI.
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import socket
@@ -17,13 +16,11 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fractopt.parallel import gpu
 from fractopt.parallel.lease import RENEW_S
 from fractopt.parallel.message import (
     MAX_BYTES,
     Crashed,
     Message,
-    Node,
     Place,
     Progress,
     Setup,
@@ -32,6 +29,7 @@ from fractopt.parallel.message import (
     encode,
 )
 from fractopt.parallel.mpi import LEAVE_S, fault_tolerant_job
+from fractopt.parallel.placement import here
 from fractopt.parallel.post import EXIT, FINALIZE, MASTER, Backoff, Post, Tag, decoded, depart
 from fractopt.parallel.worker import COMMAND, STUCK_S, Supervisor, end
 
@@ -82,9 +80,7 @@ class Worker:
 
     def work(self) -> None:
         """Follow orders until told to stop and no evaluation process is left."""
-        visible = gpu.visible_devices(os.environ, gpu.device_count())
-        here = Node(self._post.rank, socket.gethostname(), gpu.node_id(), visible, gpu.usable_cores())
-        self._post.send(MASTER, Tag.NODE, encode(here))
+        self._post.send(MASTER, Tag.NODE, encode(here(self._post.rank)))
         while not self._done():
             self._take_orders()
             for message in self._supervisor.poll() if self._supervisor else ():
@@ -164,10 +160,7 @@ class Worker:
             case Setup() | Task() if self._stop_by is not None:
                 pass  # after its end the run has no use for it
             case Setup():
-                place = self._place
-                self._supervisor = Supervisor(
-                    place.worker, message, place.device, place.threads, self._command
-                )
+                self._supervisor = Supervisor(self._place, message, self._command)
                 self._supervisor.start()
             case Task() if self._supervisor is not None:
                 self._supervisor.send(message)
@@ -181,6 +174,8 @@ class Worker:
     def _wait(self) -> None:
         """Until the evaluation process has something, or it is time to look at MPI again."""
         wait_s, fds = self._backoff.sleep_s(), []
+        if wait_s == 0.0:
+            return  # the next order may be near
         if self._supervisor is not None:
             wait_s = min(wait_s, max(0.0, self._supervisor.deadline() - time.monotonic()))
             fds = self._supervisor.filenos()

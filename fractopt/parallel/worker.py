@@ -30,6 +30,7 @@ from fractopt.parallel.message import (
     Finished,
     FromWorker,
     Hello,
+    Place,
     Progress,
     Setup,
     Task,
@@ -71,15 +72,14 @@ class _State(Enum):
 
 
 class Supervisor:
-    """The evaluation process of `worker`, on `device`, with `threads` cores.
+    """The evaluation process of the worker at `place`.
 
     `command` starts an evaluation process, see `evaluation.main`; tests pass their own.
     """
 
-    def __init__(
-        self, worker: int, setup: Setup, device: str = "", threads: int = 1, command: Sequence[str] = COMMAND
-    ) -> None:
-        self.worker, self.device, self.threads = worker, device, threads
+    def __init__(self, place: Place, setup: Setup, command: Sequence[str] = COMMAND) -> None:
+        self.worker = place.worker
+        self._place = place
         self._setup = setup
         self._command = tuple(command)
         self._group: ProcessGroup | None = None
@@ -107,8 +107,9 @@ class Supervisor:
         """Start the evaluation process; `poll` says hello when it is ready."""
         self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (lives as long as the process)
         fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # the other end truncates it now and then
-        environment = evaluation_environment(os.environ, self.device, self.threads)
-        self._group = ProcessGroup(self._command, environment, self._log)
+        place = self._place
+        environment = evaluation_environment(os.environ, place.device, place.threads)
+        self._group = ProcessGroup(self._command, environment, self._log, place.cores)
         self._group.write(encode(self._setup))
         self._state, self._buffer, self._running = _State.STARTING, b"", False
         self._started_at = time.monotonic()
@@ -215,8 +216,7 @@ class Supervisor:
                 self._state = _State.READY
                 if not self._said_hello:
                     self._said_hello = True
-                    host = socket.gethostname()
-                    said.append(Hello(self.worker, host, os.getpid(), self.device, self.threads))
+                    said.append(self._hello())
                 if task is not None:
                     self._run()
             case Unusable() if self._state is _State.STARTING or self._running:
@@ -236,6 +236,11 @@ class Supervisor:
                     self._end(None, after_s=LEAVE_GRACE_S)  # the next evaluation is not charged with it
             case _:
                 raise ValueError(f"an unexpected message: {message!r:.200}")
+
+    def _hello(self) -> Hello:
+        place = self._place
+        where = place.device, place.threads, list(place.cores)
+        return Hello(self.worker, socket.gethostname(), os.getpid(), *where)
 
     def _run(self) -> None:
         assert self._task is not None

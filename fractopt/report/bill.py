@@ -20,7 +20,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Bill:
-    """The cost of `evaluations` on `workers`, each with a GPU, by `times`, None where nobody knows them.
+    """The cost of `evaluations` on `workers`, each with a GPU or more, by `times`, None where nobody knows.
 
     The search is asynchronous: with equal durations it takes as long as its waves. At its end `finalists` are
     looked at once more. A job leaves `usable_s` seconds, None for no end, and begins no evaluation that would
@@ -32,6 +32,7 @@ class Bill:
     workers: int
     times: Times | None
     usable_s: float | None = None
+    gpus_per_worker: int = 1
 
     @property
     def waves(self) -> int:
@@ -52,16 +53,16 @@ class Bill:
         makespan = jobs * times.startup + self.waves * times.evaluation
         makespan += math.ceil(self.finalists / self.workers) * last
         busy = self.evaluations * times.evaluation + self.finalists * last
-        return Cost(
-            jobs, per_job, makespan, self.workers * makespan, min(1.0, busy / (self.workers * makespan))
-        )
+        held = self.workers * makespan
+        return Cost(jobs, per_job, makespan, self.gpus_per_worker * held, min(1.0, busy / held))
 
     def warnings(self) -> Iterator[str]:
         rest = self.evaluations % self.workers
         if self.workers > self.evaluations:
             idle = self.workers - self.evaluations
             evaluations = counted(self.evaluations, "evaluation")
-            yield f"{self.workers} workers for {evaluations}: {counted(idle, 'GPU')} would do nothing"
+            gpus = counted(self.gpus_per_worker * idle, "GPU")
+            yield f"{self.workers} workers for {evaluations}: {gpus} would do nothing"
         elif rest and self.waves <= 10:
             last = counted(rest, "evaluation")
             yield (

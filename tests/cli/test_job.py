@@ -106,6 +106,40 @@ def test_options_and_lines_of_the_site_are_where_they_count() -> None:
         assert text.index("\nmodule load openmpi/5\n") < text.index("command -v")
 
 
+def test_a_job_that_slurm_may_preempt_names_its_qos_and_knows_that_it_comes_back() -> None:
+    arguments = ("job", "slurm", "jobs/tiny.toml", "--besteffort", "--site", "--qos=scavenger")
+    done = fractopt(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert {"--qos=scavenger", "--requeue", "--open-mode=append"} <= set(options(done.stdout, "slurm"))
+    assert "##SBATCH" not in done.stdout
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_with_several_gpus_for_a_worker_there_are_as_many_workers_as_groups(
+    scheduler: str, tmp_path: Path
+) -> None:
+    text = printed(scheduler, gpus=8, each=2)
+    assert text.splitlines()[1].startswith(f"# run.toml on {scheduler.upper()}: 8 workers with 2 GPUs each")
+    if scheduler == "slurm":
+        wanted = {"--gres=gpu:8", "--ntasks-per-node=5", "--cpus-per-task=12"}
+        assert wanted <= set(options(text, scheduler))
+        assert "mpirun -n 9 " in text
+    else:
+        assert "-l host=2/gpu=8,walltime=12:00:00" in options(text, scheduler)
+        assert '"slots=" 4 + (++nodes == 1)' in text
+    config = tmp_path / "c.toml"
+    config.write_text(
+        '[run]\nbudget = 4\n[optimizer]\nname = "random"\n[space]\nx = {type = "float", low = 0, high = 1}\n'
+        '[objective]\nkind = "synthetic"\nfunction = "sphere"\n[workers]\ngpus_per_worker = 3\n'
+    )
+    done = fractopt("job", scheduler, str(config), "--gpus", "4")
+    assert done.returncode == 2
+    assert "--gpus: 4 GPUs of a node cannot be shared out 3 to a worker" in done.stderr
+    assert (
+        fractopt("job", scheduler, str(config), "--gpus", "6").stdout.count("2 workers with 3 GPUs each") == 1
+    )
+
+
 def test_a_besteffort_job_differs_in_one_line() -> None:
     plain, besteffort = (printed("oar", besteffort=value) for value in (False, True))
     assert "-t besteffort" not in options(plain, "oar")
@@ -122,7 +156,7 @@ def test_a_besteffort_job_differs_in_one_line() -> None:
         (["slurm", "jobs/tiny.toml", "--walltime", "4m"], "--walltime: expected more than 4 minutes, got 4m"),
         (["slurm", "jobs/llama.toml", "--walltime", "3h"], "--walltime: an evaluation may last 4 h"),
         (["oar", "jobs/tiny.toml", "--gpus", "0"], "'--gpus': 0 is not in the range x>=1"),
-        (["slurm", "jobs/tiny.toml", "--besteffort"], "--besteffort is OAR's"),
+        (["slurm", "jobs/tiny.toml", "--besteffort"], "--besteffort: in SLURM a partition or a QOS"),
         (
             ["oar", "jobs/tiny.toml", "--site", "-p gpu\nrm -rf ."],
             "--site: expected one option of the scheduler",

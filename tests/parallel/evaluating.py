@@ -130,7 +130,17 @@ class Scripted:
     def do_environment(self, task: Evaluation, report: Report, x: float) -> Outcome:
         names = [n for n in os.environ if n.startswith(("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI"))]
         threads = float(os.environ["OMP_NUM_THREADS"])
-        return Outcome(Status.OK, x, metrics={"launcher variables": len(names), "threads": threads})
+        cores = {tuple(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task")}
+        return Outcome(
+            Status.OK,
+            x,
+            metrics={
+                "launcher variables": len(names),
+                "threads": threads,
+                "devices": len(list(filter(None, os.environ["CUDA_VISIBLE_DEVICES"].split(",")))),
+                "cores": sum(map(len, cores)),  # of all its threads alike, or it is too many
+            },
+        )
 
 
 def build(spec: Mapping[str, Any]) -> Objective:

@@ -1,4 +1,4 @@
-"""Which device and how many cores a worker gets, as tables of cases."""
+"""Which devices a worker gets, as tables of cases."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from fractopt.parallel.gpu import (
+    Device,
     assign,
     crowded,
     device_count,
-    remarks,
+    located,
+    nvidia_devices,
+    short,
     starved,
-    threads,
     unused,
     visible_devices,
 )
@@ -82,18 +84,16 @@ def test_assign(nodes: str, visible: list[list[str]], each: int, expected: list[
     assert assign(nodes, visible, each) == expected
 
 
-@pytest.mark.parametrize(
-    ("nodes", "cores", "expected"),
-    [
-        pytest.param(["a"] * 4, [range(16)] * 4, [4] * 4, id="a shared node"),
-        pytest.param(["a"] * 3, [range(16)] * 3, [5] * 3, id="rounded down"),
-        pytest.param(["a"] * 8, [range(2)] * 8, [1] * 8, id="at least one"),
-        pytest.param(["a"] * 2, [range(8), range(8, 16)], [8, 8], id="each bound to cores of its own"),
-        pytest.param(["a", "b", "b"], [range(8)] * 3, [8, 4, 4], id="nodes are counted apart"),
-    ],
-)
-def test_threads(nodes: list[str], cores: list[range], expected: list[int]) -> None:
-    assert threads(nodes, cores) == expected
+def test_devices_of_one_name_on_several_buses_are_several() -> None:
+    """srun --gpus-per-task=1 where each task is confined to its own: all of them see a device 0."""
+    nodes, visible = ["a/1"] * 3, [["0"]] * 3
+    buses = [["0000:3b:00.0"], ["0000:af:00.0"], ["0000:af:00.0"]]
+    devices = assign(nodes, visible, 1, buses)
+    assert devices == ["0", "0", "0"]
+    assert crowded(nodes, devices, buses) == ["2 workers share device 0 of node a"]
+    assert crowded(nodes, devices, [["x"], ["y"], ["z"]]) == []
+    assert assign(["a/1"] * 2, [["0", "1"]] * 2, 1, [["x", "y"]] * 2) == ["0", "1"]
+    assert assign(["a/1"] * 2, [["0", "1"]] * 2, 1, [["x", "y"], ["z", "w"]]) == ["0", "0"]
 
 
 def test_crowded_devices_are_named() -> None:
@@ -122,15 +122,56 @@ def test_a_single_core_beside_a_device_is_named_once_a_node() -> None:
     assert starved(nodes, [""] * 4, [1] * 4) == []
 
 
-def test_remarks_are_all_of_them() -> None:
-    nodes, visible = ["a/1"] * 2, [["0", "1", "2"]] * 2
-    said = remarks(nodes, visible, ["0", "0"], [1, 1])
-    assert [sentence.split(" device")[0] for sentence in said] == [
-        "2 workers share",
-        "no worker uses",
-        "a worker of node a has one core beside its",
-    ]
-    assert remarks(nodes, [["0", "1"]] * 2, ["0", "1"], [4, 4]) == []
+def test_fewer_devices_than_a_worker_should_have_are_named() -> None:
+    nodes = ["a/1", "a/1", "b/2", "c/3"]
+    (sentence,) = short(nodes, ["0,1", "2,3", "0", ""], 2)
+    assert sentence.startswith("a worker of node b has 1 of the 2 devices that it should have")
+    assert short(nodes, ["0", "1", "0", ""], 1) == []
+
+
+A, B = Device("GPU-aa11", "0000:3b:00.0", "0-15"), Device("GPU-ab22", "0000:af:00.0", "16-31")
+NOWHERE = Device()
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (["0", "1"], [A, B]),
+        (["1"], [B]),
+        (["2", "9" * 5000], [NOWHERE, NOWHERE]),
+        (["GPU-ab22", "GPU-aa"], [B, A]),
+        (["GPU-a"], [NOWHERE]),  # of two
+        (["MIG-GPU-ab22/1/0"], [B]),
+        (["MIG-5c7d"], [NOWHERE]),
+        ([], []),
+    ],
+)
+def test_located(visible: list[str], expected: list[Device]) -> None:
+    assert located(visible, [A, B]) == expected
+    assert located(visible, []) == [NOWHERE] * len(visible)
+
+
+def test_devices_are_found_where_the_driver_says(tmp_path: Path) -> None:
+    """As under NVIDIA's driver, of which two devices are to be had; the third one is another job's."""
+    for number, (bus, uuid, cores) in enumerate(
+        [
+            ("0000:3b:00.0", "GPU-b", "0-15"),
+            ("0000:1a:00.0", "GPU-a", "16-31"),
+            ("0000:af:00.0", "GPU-c", "0"),
+        ]
+    ):
+        place = tmp_path / "gpus" / bus
+        place.mkdir(parents=True)
+        (place / "information").write_text(
+            f"Model: \t\t NVIDIA H100\nIRQ:   \t\t 64\nGPU UUID: \t {uuid}\nDevice Minor: \t {number}\n"
+        )
+        (tmp_path / "pci" / bus).mkdir(parents=True)
+        (tmp_path / "pci" / bus / "local_cpulist").write_text(f"{cores}\n")
+        if number < 2:
+            (tmp_path / f"nvidia{number}").touch()
+    found = nvidia_devices(tmp_path / "gpus", tmp_path / "pci", tmp_path)
+    assert found == [Device("GPU-a", "0000:1a:00.0", "16-31"), Device("GPU-b", "0000:3b:00.0", "0-15")]
+    assert nvidia_devices(tmp_path / "nothing") == []
 
 
 def test_devices_are_counted_by_their_files(tmp_path: Path) -> None:

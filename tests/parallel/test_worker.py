@@ -27,15 +27,18 @@ from fractopt.parallel.message import (
     FromWorker,
     Hello,
     Limits,
+    Place,
     Progress,
     Setup,
     Task,
     Unusable,
 )
+from fractopt.parallel.processes import ProcessesTransport
 from fractopt.parallel.worker import MAX_START_FAILURES, Supervisor, end
 from fractopt.trial import Outcome, Status
 
 PATIENCE_S = 30.0
+ANYWHERE = Place(1, "", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +53,14 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 class Watched:
     """A supervisor whose owner does nothing else."""
 
-    def __init__(self, spec: dict[str, Any] | None = None, directory: str = "", **limits: Any) -> None:
-        self.supervisor = Supervisor(1, Setup(spec or {}, directory, Limits(**limits)), command=COMMAND)
+    def __init__(
+        self,
+        spec: dict[str, Any] | None = None,
+        directory: str = "",
+        place: Place = ANYWHERE,
+        **limits: Any,
+    ) -> None:
+        self.supervisor = Supervisor(place, Setup(spec or {}, directory, Limits(**limits)), COMMAND)
         self.supervisor.start()
 
     def __enter__(self) -> Watched:
@@ -106,6 +115,44 @@ def test_a_process_that_grows_is_replaced(monkeypatch: pytest.MonkeyPatch) -> No
         pids = [watched.run("grow", 60).outcome.metrics["pid"] for _ in range(4)]  # type: ignore[union-attr]
         assert pids[0] == pids[1] == pids[2]  # 60 MB at first, then 120 MB more
         assert pids[3] != pids[0]
+
+
+def test_an_evaluation_has_the_devices_and_the_cores_of_its_place() -> None:
+    allowed = os.sched_getaffinity(0)
+    with Watched(place=Place(1, "0,1", 1, [max(allowed)])) as watched:
+        assert os.sched_getaffinity(0) == allowed
+        ended = watched.run("environment")
+        assert isinstance(ended, Finished)
+        metrics = ended.outcome.metrics
+        assert {name: metrics[name] for name in ("devices", "threads", "cores")} == {
+            "devices": 2,
+            "threads": 1,
+            "cores": 1,
+        }
+
+
+def test_cores_that_are_not_there_any_more_are_no_reason_to_fail() -> None:
+    with Watched(place=Place(1, "", 1, [1000])) as watched:
+        ended = watched.run("environment")
+        assert isinstance(ended, Finished)
+        assert ended.outcome.metrics["cores"] == len(os.sched_getaffinity(0))
+
+
+def test_workers_beyond_the_devices_get_nothing_to_do_where_none_is_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    transport = ProcessesTransport(3, command=COMMAND)
+    transport.start(Setup({}, "", Limits(), gpus_per_worker=2, share_gpus=False))
+    said: dict[int, FromWorker] = {}
+    limit = time.monotonic() + PATIENCE_S
+    while len(said) < 3 and time.monotonic() < limit:
+        said |= {m.worker: m for m in transport.receive(1.0) if isinstance(m, (Hello, Unusable))}
+    assert transport.idle() == [1, 2]
+    transport.close(0.0)
+    assert [said[n].device for n in (1, 2)] == ["0,1", "2,3"]  # type: ignore[union-attr]
+    assert isinstance(said[3], Unusable)
+    assert "no device" in said[3].message
 
 
 @pytest.mark.parametrize("outside", [{}, {"own session": True}])
@@ -280,9 +327,9 @@ def test_stopping_ends_everything_in_time() -> None:
 
 OWNER = """
 import select, sys
-from fractopt.parallel.message import Limits, Setup, Task, Hello
+from fractopt.parallel.message import Limits, Place, Setup, Task, Hello
 from fractopt.parallel.worker import Supervisor
-supervisor = Supervisor(1, Setup({}, "", Limits()), command=sys.argv[2:])
+supervisor = Supervisor(Place(1, "", 1), Setup({}, "", Limits()), command=sys.argv[2:])
 supervisor.start()
 while True:
     for message in supervisor.poll():

@@ -34,6 +34,12 @@ def test_jobs_that_end_are_counted_with_their_start_ups() -> None:
 
 def test_what_is_wasted_is_said() -> None:
     assert [*Bill(8, 0, 4, times(1)).warnings()] == []
+    one, two = (Bill(8, 0, 4, times(1), gpus_per_worker=each).cost() for each in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert (two.held, two.busy, two.makespan) == (2 * one.held, one.busy, one.makespan)
+    (idle,) = Bill(3, 0, 8, times(1), gpus_per_worker=2).warnings()
+    assert "10 GPUs would do nothing" in idle
     (idle,) = Bill(3, 0, 8, times(1)).warnings()
     assert idle == "8 workers for 3 evaluations: 5 GPUs would do nothing"
     (rest,) = Bill(9, 0, 4, times(1)).warnings()
