@@ -149,8 +149,8 @@ def _row(history: History, directory: Path, number: int) -> Row:
         fail(Exit.FAILED, f"trial {number} repeats trial {row.of} and kept no adapter: say --trial {row.of}")
     if row.kind not in CONFIGURATIONS:
         fail(Exit.FAILED, f"trial {number} is the untuned model: it has no adapter")
-    if row.outcome is None or not row.outcome.has_value:
-        fail(Exit.FAILED, f"trial {number} has no value: it kept no adapter")
+    if not row.complete:
+        fail(Exit.FAILED, f"trial {number} has no value of its own: it kept no adapter")
     return row
 
 

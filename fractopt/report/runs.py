@@ -88,8 +88,8 @@ class Run:
         return [metric for metric in wanted if any(metric in found for found in known)]
 
     def measured(self, row: Row | None, metric: str) -> Measured | None:
-        """What `row` has of `metric`; None where it has none."""
-        if row is None or row.outcome is None or not row.outcome.has_value:
+        """What `row` has of `metric`; None where it has none of its own: what lost a race has an estimate."""
+        if row is None or row.outcome is None or not row.complete:
             return None
         if metric == self.metric:
             return Measured(row.value, row.outcome.stderr)

@@ -128,7 +128,7 @@ def test_an_adapter_that_was_not_kept_can_be_made_again(run: Path, tmp_path: Pat
     ("trial", "says"),
     [
         (0, "trial 0 is the untuned model: it has no adapter"),
-        (4, "trial 4 has no value: it kept no adapter"),
+        (4, "trial 4 has no value of its own: it kept no adapter"),
         (99, "has no evaluation 99; it has 0 to 7"),
     ],
 )

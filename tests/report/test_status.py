@@ -19,14 +19,17 @@ from fractopt.archive.store import Archive
 from fractopt.parallel.crew import Crew
 from fractopt.parallel.message import Hello, Progress, Task
 from fractopt.report.status import STALE_S, duration, status, status_lines
-from fractopt.trial import Kind, Outcome, Status
+from fractopt.trial import Kind, Outcome, Status, event_from_json
 
 
 def archive(directory: Path, outcomes: Sequence[Step], **more: Any) -> Archive:
     """A run that goes on, with these evaluations."""
     run = Archive.create(directory, manifest(**more), "", {})
     for record in records(outcomes)[1:]:
-        run.note(record)
+        if "event" in record:
+            run.record(event_from_json(record))
+        else:
+            run.note(record)
     run.commit()
     return run
 
