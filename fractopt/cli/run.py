@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,7 +40,12 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 @click.option("--budget", type=click.IntRange(min=1), help="Evaluations in all, those of a resumed run too.")
 @click.option("--optimizer", help="Another optimizer than CONFIG's, with its own default settings.")
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed than CONFIG's.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes to start without mpirun. [default: 1]")
+@click.option("--workers", type=click.IntRange(min=1), help="How many to start without mpirun. [default: 1]")
+@click.option(
+    "--mpi/--no-mpi",
+    default=None,
+    help="Start them as ranks of mpirun, or as processes here. [default: ranks in a job of several nodes]",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change any value of CONFIG.")
 @click.option("--trust-code", is_flag=True, help="Allow an objective that runs Python code of yours.")
 @click.option("--resume", is_flag=True, help="Continue the run in the directory, or start it.")
@@ -51,6 +57,7 @@ def run(
     optimizer: str | None,
     seed: int | None,
     workers: int | None,
+    mpi: bool | None,
     overrides: tuple[str, ...],
     trust_code: bool,
     resume: bool,
@@ -61,6 +68,7 @@ def run(
     75 (in a job of OAR 99) stopped and resumable.
     """
     log_to_stderr()
+    _start_ranks(workers, mpi)
     transport, leave = _workers(workers)
     named = {"run.budget": budget, "run.seed": seed}
     extra = [f"{key}={value}" for key, value in named.items() if value is not None]
@@ -219,6 +227,36 @@ def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
     else:
         log.info("nothing was evaluated: put right what is wrong, and give the same command again")
     return Exit.FAILED if ending.failed else resumable()
+
+
+def _start_ranks(count: int | None, mpi: bool | None) -> None:
+    """Become mpirun, with `count` workers, where that is asked for, or where a job has several nodes.
+
+    On one node processes are the same run with less to go wrong: no launcher, no MPI, a third of the
+    dispatch (bench/results/idle_and_dispatch.md). On several they would leave all but one idle.
+    """
+    from fractopt.parallel.launch import launched
+    from fractopt.parallel.mpirun import command, nodes
+
+    if launched() > 1 or (mpi is None and (count is None or nodes(os.environ) == 1)) or mpi is False:
+        return
+    if count is None:
+        raise click.UsageError("--mpi: expected --workers N beside it, or mpirun -n N fractopt run ...")
+    start, environment = command(count, os.environ, root=os.geteuid() == 0)
+    given = [sys.executable, "-m", "fractopt", *_without_launch(sys.argv[1:])]
+    log.info("starting a master and %d workers: %s", count, shlex.join([*start, "fractopt", *given[3:]]))
+    os.execve(start[0], [*start, *given], environment)
+
+
+def _without_launch(arguments: Sequence[str]) -> list[str]:
+    """The command line without what says how many ranks to start, and whether."""
+    left, words = [], iter(arguments)
+    for word in words:
+        if word == "--workers":
+            next(words)
+        elif word != "--mpi" and not word.startswith("--workers="):
+            left.append(word)
+    return left
 
 
 def _workers(count: int | None) -> tuple[Transport, Callable[[int], NoReturn]]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -694,6 +695,31 @@ def test_srun_without_mpi_and_slurm_without_srun_are_refused_with_the_reason(tmp
     done = fractopt(tmp_path, "run", "c.toml", "--workers", "2", PMI_SIZE="3")
     assert done.returncode == 2
     assert "--workers is for a run without a launcher" in message(done)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.mpi
+@pytest.mark.skipif(find_spec("mpi4py") is None, reason="pip install 'fractopt[mpi]'")
+def test_it_starts_its_own_ranks(tmp_path: Path) -> None:
+    write(tmp_path, budget=6)
+    done = fractopt(tmp_path, "run", "c.toml", "--workers=2", "--mpi", "--set", "run.seed=3")
+    assert done.returncode == 0, done.stderr
+    started, *_ = message(done).splitlines()
+    assert "starting a master and 2 workers: " in started
+    assert started.endswith("mpirun -n 3 fractopt run c.toml --set run.seed=3")
+    history = load(tmp_path / "runs" / "c")
+    assert history.complete
+    assert history.manifest.seed == 3
+    assert set(history.workers) <= {1, 2}  # a fast one may have done it all
+    meta = json.loads((tmp_path / "runs" / "c" / "meta.json").read_text())
+    assert meta["arguments"] == ["run", "c.toml", "--set", "run.seed=3"]
+
+
+def test_ranks_without_a_number_are_refused_with_the_reason(tmp_path: Path) -> None:
+    write(tmp_path)
+    done = fractopt(tmp_path, "run", "c.toml", "--mpi")
+    assert done.returncode == 2
+    assert "--mpi: expected --workers N beside it" in message(done)
     assert not (tmp_path / "runs").exists()
 
 

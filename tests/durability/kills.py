@@ -110,7 +110,7 @@ class Job:
                 process = self.start()
                 self.wait_for_life(kill)
                 time.sleep(self.random.uniform(*AFTER_S))
-                process.kill()
+                self.harm(process)
                 process.wait()
             try:
                 gone_s.append(wait_until_gone(self.mark))
@@ -126,6 +126,9 @@ class Job:
         seen = f"{told} evaluations, {running} cut off; no process left after {max(gone_s):.2f} s at most"
         claim = f"SIGKILL of the {kind}: nothing durable is lost or run again, nobody survives, it resumes"
         return Figure(claim, kill, len(breaches), "; ".join([seen, *breaches]))
+
+    def harm(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
 
     def wait_for_life(self, generation: int) -> None:
         """Until the journal of this master begins."""

@@ -13,6 +13,7 @@ from ranks import MARK, MPIRUN, marked, survivors
 
 __all__ = ["MARK", "MPIRUN", "marked"]
 SURVIVE_S = 5.0
+RANK = b"OMPI_COMM_WORLD_RANK=", b"PMI_RANK="  # of Open MPI's mpirun, of MPICH's
 
 
 def wait_until_gone(mark: str) -> float:
@@ -31,7 +32,7 @@ def ranks(mark: str) -> dict[int, int]:
             environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        numbers = [e.partition(b"=")[2] for e in environ if e.startswith(b"OMPI_COMM_WORLD_RANK=")]
+        numbers = [e.partition(b"=")[2] for e in environ if e.startswith(RANK)]
         if numbers and "fractopt" in argv:
             found[int(numbers[0])] = pid
     return found

@@ -25,7 +25,7 @@ from figure import Figure
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results" / "durability.json"
 PROOFS: tuple[str, ...] = (
-    *("kills", "soak", "rank_loss", "fuzz"),
+    *("kills", "mpich", "soak", "rank_loss", "fuzz"),
     *("syscalls", "power_loss", "damage", "disk_full", "readers", "costs", "crash_points"),
 )
 
