@@ -221,9 +221,10 @@ class Master:
 
     def _incumbent(self, trial: Trial) -> int:
         """Against whom the trial's next attempt races: anchors, replicates and tests do not."""
+        if not self.history.manifest.races or trial.kind is not Kind.SEARCH or trial.id in self._testing:
+            return NO_TRIAL
         best = self.history.best
-        races = self.history.manifest.races and trial.kind is Kind.SEARCH and trial.id not in self._testing
-        return best.id if races and best is not None else NO_TRIAL
+        return NO_TRIAL if best is None else best.id
 
     def _parts(self, trial: Trial) -> tuple[Part, ...]:
         """What the trial is scored on in its next attempt."""

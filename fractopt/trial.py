@@ -43,6 +43,11 @@ class Kind(StrEnum):
     CONFIRM = "confirm"  # the same, and its value takes part in no choice: an unbiased one
 
     @property
+    def is_configuration(self) -> bool:
+        """Whether it can be chosen: a replicate measures one that can, the untuned model is none."""
+        return self in (Kind.DEFAULT, Kind.SEARCH)
+
+    @property
     def is_replicate(self) -> bool:
         return self in (Kind.REPLICATE, Kind.CONFIRM)
 

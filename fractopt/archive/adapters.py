@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 FILE = "adapter.safetensors"
 MAX_ADAPTER = 1 << 36  # bytes: only an endless file has more
-CONFIGURATIONS = (Kind.DEFAULT, Kind.SEARCH)  # what can be recommended; a replicate measures one of these
 # Times as many stay while the search goes on: the one that it ends with is chosen by its posterior mean,
 # and may well not be among the very best observed.
 MARGIN = 2
@@ -67,7 +66,7 @@ class Adapters:
 
     def wanted(self, kind: Kind) -> bool:
         """Whether an evaluation of this kind is to keep its adapter, as far as anyone knows before it."""
-        return bool(self._keep) and kind in CONFIGURATIONS
+        return bool(self._keep) and kind.is_configuration
 
     def take_up(self) -> None:
         """Find what an earlier master of the run left."""
@@ -108,7 +107,7 @@ class Adapters:
     def _stays(self, keep: int, present: list[Row], over: bool) -> set[int]:
         if over and not keep:
             return set()
-        ranked = self._history.ranked([row for row in present if row.kind in CONFIGURATIONS])
+        ranked = self._history.ranked([row for row in present if row.kind.is_configuration])
         recommended = self._history.recommended
         some = {recommended["trial"]} if recommended else set()
         if over:

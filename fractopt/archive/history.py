@@ -80,6 +80,8 @@ class History:
         self.records: list[Record] = []
         self.events: list[Recorded] = []
         self.rows: dict[int, Row] = {}
+        # The best observed configuration: of equal ones the oldest; never the base model or a replicate.
+        self.best: Row | None = None
         self.repeats = 0
         self.budget = 0
         self.stopped: str | None = None
@@ -128,7 +130,7 @@ class History:
             self.tests[record["trial"]] = record
         elif kind == "recommended":
             row = self.rows[record["trial"]]
-            if row.kind not in (Kind.SEARCH, Kind.DEFAULT) or not row.complete:
+            if not row.kind.is_configuration or not row.complete:
                 raise ValueError(f"trial {row.id} is recommended, but no configuration that has a value")
             self.recommended = record
         elif kind == "closed":
@@ -149,11 +151,20 @@ class History:
             self.recommended = None
             for number, outcome in zip(event.ids.tolist(), event.outcomes, strict=True):
                 if number in self.rows:
-                    self.rows[number].outcome = outcome
+                    self._tell(self.rows[number], outcome)
         elif isinstance(event, Budget):
             self.budget, self.replicates, self.stopped = event.total, event.replicates, None
         elif isinstance(event, Stopped):
             self.stopped = event.reason
+
+    def _tell(self, row: Row, outcome: Outcome) -> None:
+        row.outcome = outcome
+        if row is self.best:  # it was told before: another one may be better now
+            self.best = next(
+                iter(self.ranked(r for r in self.rows.values() if r.kind.is_configuration)), None
+            )
+        elif row.complete and row.kind.is_configuration:
+            self.best = row if self.best is None else self.ranked((self.best, row))[0]
 
     def _add_asked(self, event: Asked) -> None:
         if event.unit.shape != (len(event.ids), self.space.dimension):
@@ -210,12 +221,6 @@ class History:
     def told(self) -> list[tuple[Row, Outcome]]:
         """The same with these outcomes."""
         return [(row, row.outcome) for row in self.evaluations if row.outcome is not None]
-
-    @property
-    def best(self) -> Row | None:
-        """The best observed configuration: of equal ones the oldest; never the base model or a replicate."""
-        rows = [row for row in self.evaluations if row.complete and row.kind in (Kind.DEFAULT, Kind.SEARCH)]
-        return min(rows, key=self._loss, default=None)
 
     def confirmations(self, number: int) -> list[Row]:
         """The replicates of configuration `number` that took no part in the choice and have a value."""

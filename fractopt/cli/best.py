@@ -140,14 +140,12 @@ def _save(
 
 
 def _row(history: History, directory: Path, number: int) -> Row:
-    from fractopt.archive.adapters import CONFIGURATIONS
-
     row = history.rows.get(number)
     if row is None:
         fail(Exit.FAILED, f"{directory} has no evaluation {number}; it has 0 to {max(history.rows)}")
     if row.kind.is_replicate:
         fail(Exit.FAILED, f"trial {number} repeats trial {row.of} and kept no adapter: say --trial {row.of}")
-    if row.kind not in CONFIGURATIONS:
+    if not row.kind.is_configuration:
         fail(Exit.FAILED, f"trial {number} is the untuned model: it has no adapter")
     if not row.complete:
         fail(Exit.FAILED, f"trial {number} has no value of its own: it kept no adapter")

@@ -91,7 +91,7 @@ def _values(run: Run) -> FloatArray:
 
 def _best_so_far(run: Run) -> FloatArray:
     """(n,), of the search's configurations; NaN before the first one."""
-    values = np.where([row.kind in (Kind.SEARCH, Kind.DEFAULT) for row in run.order], _values(run), np.nan)
+    values = np.where([row.kind.is_configuration for row in run.order], _values(run), np.nan)
     best = np.fmax.accumulate(values) if run.sign > 0 else np.fmin.accumulate(values)
     return np.asarray(best)
 

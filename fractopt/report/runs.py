@@ -140,7 +140,7 @@ class Run:
 
         None where it is not known what guessing scores. The base model and replicates are left out.
         """
-        rows = [row for row in self.order if row.kind in (Kind.SEARCH, Kind.DEFAULT)]
+        rows = [row for row in self.order if row.kind.is_configuration]
         values = [m for row in rows if (m := self.measured(row, self.metric)) is not None]
         if self.chance is None or not values:
             return None

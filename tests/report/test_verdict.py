@@ -20,7 +20,7 @@ from fractopt.objective.lora.answers import paired_difference, write_answers
 from fractopt.report.comparison import Comparison, comparisons
 from fractopt.report.tables import as_csv, as_records, row_lines
 from fractopt.report.verdict import best_as_json, recommended, recommended_now, verdict_lines
-from fractopt.trial import Kind, Outcome, Status
+from fractopt.trial import Kind, Outcome, Status, Told, event_to_json
 
 N = 400
 FLATTERED = ", one evaluation that took part in the choice, which flatters it"
@@ -294,6 +294,24 @@ def test_without_answers_on_file_no_error_is_made_up(tmp_path: Path) -> None:
     keep(tmp_path, 7, task=0.7)  # of one replicate of three
     assert math.isnan(comparisons(run, tmp_path, 3)[0].stderr)
     assert not any("sampling" in line for line in lines(run, tmp_path)[:2])
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3, 4), (4, 3, 2, 1), (3, 1, 4, 2)])
+def test_the_best_is_the_oldest_of_equal_ones_in_whatever_order_they_were_told(
+    order: tuple[int, ...],
+) -> None:
+    told = history([(Kind.BASE, value(0.9)), *[(Kind.SEARCH, None)] * 4])
+    outcomes = {1: value(0.5), 2: value(0.75), 3: value(0.75), 4: Outcome(Status.PRUNED, 0.8, stderr=0.1)}
+
+    def tell(number: int, outcome: Outcome) -> None:
+        one = Told(np.array([number]), np.array([outcome.value]), (outcome,))
+        told.add(event_to_json(one))
+
+    for number in order:
+        tell(number, outcomes[number])
+    assert told.best is told.rows[2]
+    tell(2, value(0.25))  # no run does that: the records of one that was tampered with may
+    assert told.best is told.rows[3]
 
 
 def test_a_search_that_minimises_is_better_where_it_is_lower(tmp_path: Path) -> None:
