@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 os.environ["PYTHONSAFEPATH"] = "1"  # for the processes that tests start
+# As in a master, see cli/run.py; and tests run side by side.
+os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fractopt.run")
 
+# BLAS threads of the master: its matrices are small, two threads take twice the CPU for the same time, the
+# cores are the evaluations' (which are told their own number), and sums would depend on the host's cores.
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -68,6 +72,7 @@ def run(
     75 (in a job of OAR 99) stopped and resumable.
     """
     log_to_stderr()
+    os.environ |= dict.fromkeys(BLAS_THREADS, "1")  # nothing has loaded numpy yet
     _start_ranks(workers, mpi)
     transport, leave = _workers(workers)
     named = {"run.budget": budget, "run.seed": seed}

@@ -18,7 +18,7 @@ from fractopt.config.mistakes import ConfigError
 from fractopt.config.read import Config, read_config
 from fractopt.objective import registry
 from fractopt.objective.base import Evaluation, UnusableError, silent
-from fractopt.parallel.message import Finished, Limits, Setup, Task
+from fractopt.parallel.message import Finished, Limits, Place, Setup, Task
 from fractopt.parallel.worker import Supervisor, end
 from fractopt.trial import Kind, Outcome
 
@@ -152,7 +152,7 @@ def test_an_evaluation_process_finds_it(
 ) -> None:
     package()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    supervisor = Supervisor(1, Setup(read(tmp_path).objective, "", Limits()))
+    supervisor = Supervisor(Place(1, "", 1), Setup(read(tmp_path).objective, "", Limits()))
     supervisor.start()
     supervisor.send(Task(0, 0, "search", {"x": 3.0}, 7))
     said: list[object] = []

@@ -248,15 +248,15 @@ def evaluations(problem: Problem, optimizer: str, error: float) -> int:
 
 
 def test_it_needs_fewer_evaluations_than_soo() -> None:
-    """Sign test, 2 functions with 6 shifts each: 10 of 12 or more has probability 0.019 if none is better."""
+    """Sign test, 2 functions with 4 shifts each: 7 of 8 or more has probability 0.035 if none is better."""
     wins, ratios = 0, []
     for name in ("himmelblau", "branin"):
-        for seed in range(6):
+        for seed in range(4):
             problem = find(name).at(shift_seed=seed)
             ours, soos = (evaluations(problem, optimizer, 1e-2) for optimizer in ("bamsoo", "soo"))
             wins += ours < soos
             ratios.append(ours / soos)
-    assert wins >= 10
+    assert wins >= 7
     assert np.median(ratios) < 0.6
 
 

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "parallel"))
 
 from ranks import MARK, survivors
 
-from fractopt.parallel.message import Finished, Limits, Progress, Setup, Task
+from fractopt.parallel.message import Finished, Limits, Place, Progress, Setup, Task
 from fractopt.parallel.worker import Supervisor, end
 from fractopt.trial import Status
 
@@ -33,7 +33,7 @@ def start(
     started: list[Supervisor] = []
 
     def start(**limits: Any) -> Supervisor:
-        supervisor = Supervisor(1, Setup(spec(), str(tmp_path), Limits(**limits)))
+        supervisor = Supervisor(Place(1, "", 1), Setup(spec(), str(tmp_path), Limits(**limits)))
         supervisor.start()
         started.append(supervisor)
         return supervisor

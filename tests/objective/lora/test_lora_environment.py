@@ -202,7 +202,7 @@ def test_a_fine_tune_below_slurm_mpirun_and_torchrun(
     brief: LoraSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: None
 ) -> None:
     from fractopt.config.objective import plain
-    from fractopt.parallel.message import Finished, Limits, Setup, Task, Unusable
+    from fractopt.parallel.message import Finished, Limits, Place, Setup, Task, Unusable
     from fractopt.parallel.worker import Supervisor, end
 
     expected = evaluate(brief)
@@ -210,7 +210,7 @@ def test_a_fine_tune_below_slurm_mpirun_and_torchrun(
         monkeypatch.setenv(name, value)
     (tmp_path / "probe.py").write_text(PROBE)
     setup = Setup({"kind": "lora", **plain(brief)}, "", Limits(timeout_s=300.0))
-    supervisor = Supervisor(1, setup, threads=1, command=(sys.executable, str(tmp_path / "probe.py")))
+    supervisor = Supervisor(Place(1, "", 1), setup, (sys.executable, str(tmp_path / "probe.py")))
     supervisor.start()
     supervisor.send(Task(0, 0, "search", dict(POINT), 0))
     said: list[Any] = []

@@ -391,7 +391,7 @@ def test_a_real_evaluation_process_killed_at_random_goes_on_to_the_bit(
     how: signal.Signals,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from fractopt.parallel.message import Ended, Finished, Limits, Progress, Setup, Task
+    from fractopt.parallel.message import Ended, Finished, Limits, Place, Progress, Setup, Task
     from fractopt.parallel.transport import GRACE_S
     from fractopt.parallel.worker import Supervisor, end
 
@@ -404,7 +404,7 @@ def test_a_real_evaluation_process_killed_at_random_goes_on_to_the_bit(
 
     def attempt(number: int, run_directory: Path, target: int | None) -> tuple[Outcome | None, int]:
         """One attempt, cut off at step `target`: its outcome, and the first step that it reported."""
-        supervisor = Supervisor(1, Setup(spec, str(run_directory), Limits()))
+        supervisor = Supervisor(Place(1, "", 1), Setup(spec, str(run_directory), Limits()))
         supervisor.start()
         supervisor.send(Task(1, number, "search", dict(params), 7))
         first = 0
