@@ -176,13 +176,13 @@ def simulated(diverged: float, spread: float, seed: int) -> BoolArray:
 @dataclass(frozen=True)
 class Summary:
     """Over the seeds: the share of answers saved; in how many the same configuration was chosen, or one as
-    good up to the standard error of their paired difference on all questions, and how far behind the chosen
-    one is; how many evaluations stopped, and after how many answers (median); root mean square errors of
+    good up to one and to two standard errors of their paired difference on all questions, and how far behind
+    the chosen one is; how many evaluations stopped, and after how many answers (median); root mean square errors of
     three estimates, and the recorded one's bias."""
 
     saved: float
     same: int
-    tied: int
+    tied: tuple[int, int]
     behind: float
     stopped: float
     answers: float
@@ -191,7 +191,7 @@ class Summary:
 
 
 def summary(runs: Sequence[BoolArray], rules: Rules) -> Summary:
-    same = tied = 0
+    same, tied = 0, [0, 0]
     saved, behind, stopped, answers = [], [], [], []
     errors: list[tuple[float, float, float]] = []
     for seed, right in enumerate(runs):
@@ -201,7 +201,8 @@ def summary(runs: Sequence[BoolArray], rules: Rules) -> Summary:
         saved.append(1.0 - found.asked / right.size)
         behind.append(difference)
         same += difference == 0.0
-        tied += difference <= stderr
+        tied[0] += difference <= stderr
+        tied[1] += difference <= 2.0 * stderr
         stopped.append(len(found.stopped))
         answers += found.stopped
         errors += found.errors
@@ -210,7 +211,7 @@ def summary(runs: Sequence[BoolArray], rules: Rules) -> Summary:
     return Summary(
         float(np.mean(saved)),
         same,
-        tied,
+        (tied[0], tied[1]),
         float(np.mean(behind)),
         float(np.mean(stopped)),
         float(np.median(answers)) if answers else math.nan,
@@ -234,7 +235,7 @@ def row(label: str, rules: Rules, runs: Sequence[BoolArray]) -> str:
         errors = " / ".join(f"{error:.3f}" for error in found.rmse)
         losers = f"{found.stopped:.1f} of {len(runs[0]) - 2}"
         end = f"| {losers} | {found.answers:.0f} | {errors} | {found.bias:+.3f} |"
-    chosen = f"{found.same}/{n} | {found.tied}/{n} | {found.behind:.4f}"
+    chosen = f"{found.same}/{n} | {found.tied[0]}, {found.tied[1]} | {found.behind:.4f}"
     return f"| {label} | {raced} | {100 * found.saved:.0f} % | {chosen} {end}"
 
 
@@ -276,8 +277,8 @@ TEXT = """# Racing and question subsets, replayed
 another order of its questions (and another choice of them, for a subset) and of the arrival of its search's
 evaluations. `saved` is the share of all answers that were not asked for, anchors included. `same best`: the
 configuration that a replay ends with has as many right answers to all questions as the best of the whole run;
-`or a tie`: it is behind by no more than the standard error of their paired difference on all questions;
-`behind`: by how much it is, on the average.
+`or a tie`: it is behind by no more than one, and than two standard errors of their paired difference on all
+questions; `behind`: by how much it is, on the average.
 `stopped`: evaluations of the search that were given up, and the median number of their answers by then. The
 errors are root mean squares of a stopped configuration's estimate against its share of right answers to all
 questions it would have been asked: by the answers it gave / by the incumbent's share plus the difference / by

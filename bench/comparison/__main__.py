@@ -3,18 +3,15 @@
     pip install -e '.[bench]'
     python -m bench.comparison run --methods soo,optuna-tpe --settings 8x50 --seeds 0-9 [--problems subset]
     python -m bench.comparison table
-    python -m bench.comparison adopt --methods soo   # after a change that alters no run: see below
     python -m bench.comparison prune            # forget what other versions of a method gave
 
 `run` does what is not in bench/results/comparison/ yet, one run after the other; interrupted, it loses the
 run under way. A setting WxN is W workers and N evaluations. `table` writes bench/results/comparison.md and
-its figure from what is there. `adopt` repeats some runs of the last version of a method, drawn at random, and
-where every digit is the same, all its runs are filed under the present version.
+its figure from what is there.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from argparse import ArgumentParser
 
@@ -35,11 +32,6 @@ def main() -> None:
     show = commands.add_parser("table", help="write the tables from what is there")
     show.add_argument("--methods", help="only these; default: all that have results")
     show.add_argument("--seeds", default="0-9")
-    adopt = commands.add_parser(
-        "adopt", help="file runs of a method under its present version, once repeated"
-    )
-    adopt.add_argument("--methods", required=True)
-    adopt.add_argument("--runs", type=int, default=20, help="how many are repeated (default 20)")
     prune = commands.add_parser("prune", help="forget results of other versions")
     prune.add_argument("--methods", help="default: all that have results")
     options = parser.parse_args()
@@ -48,9 +40,6 @@ def main() -> None:
         run_missing(named, _problems(options.problems), options.settings.split(","), _seeds(options.seeds))
     elif options.command == "table":
         table.write(named, SETTINGS, _seeds(options.seeds))
-    elif options.command == "adopt":
-        for method in named:
-            adopt_runs(method, options.runs)
     else:
         cache.prune(named)
 
@@ -76,26 +65,6 @@ def run_missing(named: list[str], wanted: list[str], settings: list[str], seeds:
                     took = time.perf_counter() - began
                     regret = run.curve[budget]
                     print(f"{method} {setting} {name} seed {seed}: {regret:.4g} in {took:.1f} s", flush=True)
-
-
-def adopt_runs(method: str, count: int) -> None:
-    """Raises SystemExit where a repeated run differs in a digit; CPU times may."""
-    version = cache.newest_version(method)
-    known = cache.load(method, version) if version else {}
-    drawn = random.Random(method).sample(sorted(known, key=str), min(count, len(known)))
-    for key in drawn:
-        problem = problems.make(key.problem, key.seed)
-        run = simulate(
-            methods.make(method, problem, key.workers, key.budget), problem, key.workers, key.budget
-        )
-        kept = known[key]
-        curve = {n: float(f"{regret:.6g}") for n, regret in run.curve.items()}
-        same = (curve, run.decisions, run.evaluations) == (kept.curve, kept.decisions, kept.evaluations)
-        if not same:
-            raise SystemExit(f"{method}: {key} is not what it was; run what is missing instead")
-    if version is not None:
-        cache.file_under(method, version, cache.current_version(method))
-        print(f"{method}: {len(known)} runs of {version}, {len(drawn)} of them repeated with the same digits")
 
 
 def _problems(text: str) -> list[str]:

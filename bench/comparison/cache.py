@@ -96,12 +96,6 @@ def prune(methods: Iterable[str]) -> None:
         _file(method).write_text("".join(json.dumps(line) + "\n" for line in kept))
 
 
-def file_under(method: str, old: str, new: str) -> None:
-    """Have the results of version `old` be those of `new`."""
-    lines = [{**line, "version": new} if line["version"] == old else line for line in _lines(method)]
-    _file(method).write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
 def _lines(method: str) -> list[dict[str, Any]]:
     path = _file(method)
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
