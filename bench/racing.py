@@ -177,8 +177,8 @@ def simulated(diverged: float, spread: float, seed: int) -> BoolArray:
 class Summary:
     """Over the seeds: the share of answers saved; in how many the same configuration was chosen, or one as
     good up to one and to two standard errors of their paired difference on all questions, and how far behind
-    the chosen one is; how many evaluations stopped, and after how many answers (median); root mean square errors of
-    three estimates, and the recorded one's bias."""
+    the chosen one is; how many evaluations stopped, and after how many answers (median); root mean square
+    errors of three estimates, and the recorded one's bias."""
 
     saved: float
     same: int

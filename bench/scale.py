@@ -1,6 +1,6 @@
 """The real master, optimizers and archive with thousands of workers, in virtual time.
 
-    python bench/scale.py                    # what is not measured yet; an hour. One run: ... random 1000 25 60
+    python bench/scale.py                    # what is not there yet; an hour. One run: ... random 1000 25 60
     python bench/scale.py --page             # only the page, from the figures that are kept
 
 Workers are simulated, and so is time: what the master's decisions and commits take on the CPU passes on
