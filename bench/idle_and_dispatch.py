@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from argparse import ArgumentParser
 from collections import deque
 from pathlib import Path
@@ -224,6 +225,12 @@ def run(name: str, workers: int, python: str = sys.executable) -> dict[str, Any]
     return figures
 
 
+def reference_us() -> float:
+    """What a small piece of Python takes here just now."""
+    record = {"a": 1, "b": 0.123456789, "c": [1, 2, 3], "text": "x" * 50}
+    return statistics.median(timeit.repeat(lambda: json.dumps(record), number=2000, repeat=5)) * 1e6 / 2000
+
+
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -231,6 +238,7 @@ def _row(cells: list[str]) -> str:
 def main(repeats: int, libensemble: str | None) -> None:
     collected: dict[tuple[str, int], list[dict[str, Any]]] = {}
     systems = [name for name in SYSTEMS if name != "libensemble" or libensemble is not None]
+    references = [reference_us()]
     # The systems take turns, so that what else the machine does meets all of them.
     for turn in range(repeats):
         for workers in WORKERS:
@@ -239,26 +247,33 @@ def main(repeats: int, libensemble: str | None) -> None:
                 collected.setdefault((name, workers), []).append(run(name, workers, python))
         for name in ("idle-mpi", "idle-processes", "run-mpi", "run-processes"):
             collected.setdefault((name, RUN_WORKERS), []).append(run(name, RUN_WORKERS))
+        references.append(reference_us())
         print(f"{turn + 1} of {repeats}", file=sys.stderr, flush=True)
 
-    def median(name: str, workers: int, how: str, what: str = "us") -> float:
-        return statistics.median(figures[how][what] for figures in collected[name, workers])
+    def least(name: str, workers: int, how: str, what: str = "us") -> float:
+        return min(figures[how][what] for figures in collected[name, workers])
+
+    def cell(name: str, workers: int, how: str, what: str) -> str:
+        middle = statistics.median(figures[how][what] for figures in collected[name, workers])
+        return f"{least(name, workers, how, what):.0f} ({middle:.0f})"
 
     def rows(how: str, what: str = "us") -> list[str]:
         measured = [name for name in systems if how in collected[name, WORKERS[0]][0]]
-        return [_row([SYSTEMS[n], *(f"{median(n, w, how, what):.0f}" for w in WORKERS)]) for n in measured]
+        return [_row([SYSTEMS[n], *(cell(n, w, how, what) for w in WORKERS)]) for n in measured]
 
     def ratio(how: str, peer: str) -> str:
-        cells = [f"{median('alone', n, how) / median(peer, n, how):.2f}" for n in WORKERS]
+        cells = [f"{least('alone', n, how) / least(peer, n, how):.2f}" for n in WORKERS]
         return _row([f"the transport alone : {SYSTEMS[peer]}", *cells])
 
     def of_run(name: str) -> str:
         found = collected[name, RUN_WORKERS]
-        us, cpu, syncs, ms = (
-            statistics.median(f[k] for f in found) for k in ("us", "cpu_us", "syncs", "sync_ms")
+        syncs, ms = (statistics.median(f[k] for f in found) for k in ("syncs", "sync_ms"))
+        us, cpu = (
+            f"{min(f[k] for f in found):.0f} ({statistics.median(f[k] for f in found):.0f})"
+            for k in ("us", "cpu_us")
         )
         where = "MPI" if name == "run-mpi" else "pipes"
-        return _row([f"over {where}", f"{us:.0f}", f"{cpu:.0f}", f"{syncs:.2f}", f"{ms:.1f}"])
+        return _row([f"over {where}", us, cpu, f"{syncs:.2f}", f"{ms:.1f}"])
 
     def idle(name: str) -> str:
         found = [figures["idle_percent"] for figures in collected[name, IDLE_WORKERS]]
@@ -271,7 +286,8 @@ def main(repeats: int, libensemble: str | None) -> None:
         "",
         f"`python bench/idle_and_dispatch.py --repeats {repeats}{option}`, {time.strftime('%Y-%m-%d')}, "
         f"{os.cpu_count()} cores ({platform.machine()}), load {os.getloadavg()[1]:.1f}, "
-        f"Python {platform.python_version()}, median of {repeats}.",
+        f"Python {platform.python_version()}. The least of {repeats} runs, in brackets their median: other guests",
+        f"of the host come and go. A small json.dumps took {min(references):.1f} to {max(references):.1f} us meanwhile.",
         "",
         f"Idle master, {IDLE_WORKERS} workers, {IDLE_S:g} s, share of a core from CPU counters: "
         f"over MPI {idle('idle-mpi')}, over pipes {idle('idle-processes')}.",

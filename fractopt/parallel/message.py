@@ -210,9 +210,6 @@ _MESSAGES: dict[str, type[Message]] = {
         *(Place, Setup, Task, Stop),
     )
 }
-_ANNOTATIONS: dict[type[Any], dict[str, str]] = {
-    cls: {f.name: str(f.type) for f in fields(cls)} for cls in (*_MESSAGES.values(), Limits)
-}
 _NUMBER = (int, float)
 _ITEMS = {"list[str]": str, "list[int]": int}
 _JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON makes of a field's annotation
@@ -226,6 +223,11 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {  # what JSON makes of a field's ann
     "int | None": (int, type(None)),
     "Mapping[str, Any]": (dict,),
     "Mapping[str, Value]": (dict,),
+}
+# Of each message, by field: its annotation, what may stand there, and what is in it where it is a list.
+_FIELDS: dict[type[Any], dict[str, tuple[str, tuple[type, ...] | None, type | None]]] = {
+    cls: {f.name: (str(f.type), _JSON_TYPES.get(str(f.type)), _ITEMS.get(str(f.type))) for f in fields(cls)}
+    for cls in (*_MESSAGES.values(), Limits)
 }
 
 
@@ -271,15 +273,14 @@ def decode(line: bytes) -> Message:
 
 def _check_fields(cls: type[Any], record: dict[str, Any]) -> None:
     """Raise ValueError where `record` does not have the fields of `cls`, each of its type."""
-    annotations = _ANNOTATIONS[cls]
-    if record.keys() != annotations.keys():
+    fields_of = _FIELDS[cls]
+    if record.keys() != fields_of.keys():
         raise ValueError(f"wrong fields {sorted(record)}")
-    for name, annotation in annotations.items():
+    for name, (annotation, expected, item_type) in fields_of.items():
         value = record[name]
-        expected = _JSON_TYPES.get(annotation)
         if expected is not None and type(value) not in expected:
             raise ValueError(f"{name} is a {type(value).__name__}, not {annotation}")
-        if annotation in _ITEMS and any(type(item) is not _ITEMS[annotation] for item in value):
+        if item_type is not None and any(type(item) is not item_type for item in value):
             raise ValueError(f"{name} is no {annotation}")
 
 

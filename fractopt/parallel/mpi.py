@@ -117,7 +117,7 @@ class MpiTransport:
             left = until - time.monotonic()
             if messages or left <= 0:
                 return messages
-            time.sleep(max(0.0, min(self._backoff.sleep_s(), left)))
+            self._backoff.pause(left)
 
     def close(self, grace_s: float) -> None:
         """As in `Transport`. The ranks stay until `leave`."""

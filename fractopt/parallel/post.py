@@ -20,7 +20,7 @@ from mpi4py import MPI
 from fractopt.parallel.message import MAX_BYTES, Message, decode
 
 MASTER = 0
-SPIN_S = 0.0002  # after a message, as the next one may be near
+SPIN_S = 0.001  # after a message, as the next one may be near; any sleep takes 0.1 ms
 LONGEST_SLEEP_S = 0.02  # 0.3 % of a core when idle, for at most 20 ms of delay
 WAITED_SHARE = 32  # a sleep is this part of the time already waited: it delays a message by 3 %
 LOOK_FOR_LOST_S = 0.5
@@ -53,6 +53,13 @@ class Backoff:
     def reset(self) -> None:
         """Something happened; more may follow at once."""
         self._since = time.monotonic()
+
+    def pause(self, longest_s: float) -> None:
+        """Until it is time to look at MPI again, at most `longest_s`."""
+        if sleep_s := min(self.sleep_s(), longest_s):
+            time.sleep(sleep_s)
+        else:
+            os.sched_yield()  # a sleep of nothing takes 50 us and more
 
     def sleep_s(self) -> float:
         waited = time.monotonic() - self._since

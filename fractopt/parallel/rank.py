@@ -6,6 +6,7 @@ this module initialises MPI.
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -175,7 +176,8 @@ class Worker:
         """Until the evaluation process has something, or it is time to look at MPI again."""
         wait_s, fds = self._backoff.sleep_s(), []
         if wait_s == 0.0:
-            return  # the next order may be near
+            os.sched_yield()  # the next order may be near
+            return
         if self._supervisor is not None:
             wait_s = min(wait_s, max(0.0, self._supervisor.deadline() - time.monotonic()))
             fds = self._supervisor.filenos()
