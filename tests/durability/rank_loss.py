@@ -32,7 +32,7 @@ from fractopt.trial import Told
 
 SCRIPT = Path(__file__).with_name("failing_fractopt.py")
 WORKERS, LOST, BUDGET = 8, 3, 120
-RUNS, FULL_RUNS = 2, 70
+RUNS, FULL_RUNS = 2, 82
 KILL, EXIT, STOP = signal.SIGKILL, signal.SIGALRM, signal.SIGSTOP
 HARM_WITHIN_S = 5.0  # of the first record: most of such a run
 TOLD_S = 5.0
