@@ -121,7 +121,8 @@ def measure(name: str) -> dict[str, float]:
         raise SystemExit("no mpirun found: pip install 'fractopt[mpi]'")
     with tempfile.TemporaryDirectory() as place:
         command = [mpirun, "-n", str(WORKERS + 1), sys.executable, __file__, "rank", name, f"{place}/run"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as `fractopt run` has it
+        done = subprocess.run(command, env=alone, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(command)} failed; was jobs/env.sh sourced?\n{done.stderr}")
         return figures(load(f"{place}/run"))

@@ -44,6 +44,22 @@ def test_two_nodes_run_to_the_end_with_a_device_for_each_worker(slurm: Slurm) ->
     all_gone(slurm)
 
 
+def test_a_run_that_starts_its_own_ranks_takes_both_nodes(slurm: Slurm) -> None:
+    folder = slurm.folder / "own"
+    script = prepare(folder, "slurm", ["--nodes", "2", "--gpus", "2", "--cores", "3"], budget=12, seconds=0.3)
+    text = script.read_text()
+    assert "mpirun -n 5 fractopt run" in text
+    script.write_text(text.replace("mpirun -n 5 fractopt run", "fractopt run --workers 4"))
+    number = slurm.submit(script)
+    job = slurm.wait(number, ("COMPLETED", "FAILED", "CANCELLED"), within_s=90)
+    output = (folder / f"cycle-{number}.out").read_text()
+    assert job["JobState"] == "COMPLETED", output
+    assert "starting a master and 4 workers: " in output
+    everything_once(load(folder / RUN), folder, 12)
+    assert places_of(folder) == {(node, device) for node in slurm.names for device in "01"}
+    all_gone(slurm)
+
+
 def test_ranks_that_srun_started_apart_are_one_message_not_many_runs(slurm: Slurm) -> None:
     folder = slurm.folder / "apart"
     script = prepare(folder, "slurm", ["--gpus", "2", "--cores", "3"], budget=4, seconds=0.1)
