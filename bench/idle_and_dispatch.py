@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import timeit
 from argparse import ArgumentParser
 from collections import deque
 from pathlib import Path
@@ -31,6 +30,7 @@ if __name__ == "__main__":  # run as a file, by a Python that may know of no fra
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.dispatch_peers import MEASURES, PARAMS, SINGLE_TASKS, TASKS, timed
+from bench.reference import reference_us
 
 RESULTS = Path(__file__).parent / "results" / "idle_and_dispatch.md"
 WORKERS = (2, 4, 8)
@@ -223,12 +223,6 @@ def run(name: str, workers: int, python: str = sys.executable) -> dict[str, Any]
     figures = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     assert isinstance(figures, dict)
     return figures
-
-
-def reference_us() -> float:
-    """What a small piece of Python takes here just now."""
-    record = {"a": 1, "b": 0.123456789, "c": [1, 2, 3], "text": "x" * 50}
-    return statistics.median(timeit.repeat(lambda: json.dumps(record), number=2000, repeat=5)) * 1e6 / 2000
 
 
 def _row(cells: list[str]) -> str:

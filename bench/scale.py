@@ -16,12 +16,10 @@ import logging
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import timeit
 from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,6 +30,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from reference import reference_us
 
 from fractopt.archive import store
 from fractopt.archive.manifest import Manifest
@@ -191,12 +190,6 @@ def measure(case: Case) -> dict[str, Any]:
         "load": os.getloadavg()[1],
         "commit": _commit(),
     }
-
-
-def reference_us() -> float:
-    """What a small piece of Python takes here just now: machines differ in it, and so does their load."""
-    record = {"a": 1, "b": 0.123456789, "c": [1, 2, 3], "text": "x" * 50}
-    return statistics.median(timeit.repeat(lambda: json.dumps(record), number=2000, repeat=5)) * 1e6 / 2000
 
 
 def _memory() -> str | None:

@@ -9,7 +9,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -121,8 +121,10 @@ class History:
             # One that was given up and came back was there all the time.
             self._sessions[-1].ready.setdefault(record["worker"], record["time"])
         elif kind == "started":
-            fields = (record[name] for name in ("attempt", "worker", "host", "device", "time"))
-            attempt = replace(Attempt(*fields), incumbent=record.get("incumbent", -1))
+            attempt = Attempt(
+                *(record["attempt"], record["worker"], record["host"], record["device"], record["time"]),
+                incumbent=record.get("incumbent", -1),
+            )
             self.rows[record["trial"]].attempts.append(attempt)
         elif kind == "ended":
             self._end_attempt(record)

@@ -237,7 +237,7 @@ def _report(archive: Archive, directory: Path, ending: Ending) -> Exit:
 def _start_ranks(count: int | None, mpi: bool | None) -> None:
     """Become mpirun, with `count` workers, where that is asked for, or where a job has several nodes.
 
-    On one node processes are the same run with less to go wrong: no launcher, no MPI, a third of the
+    On one node processes are the same run with less to go wrong: no launcher, no MPI, half the cost of a
     dispatch (bench/results/idle_and_dispatch.md). On several they would leave all but one idle.
     """
     from fractopt.parallel.launch import launched

@@ -256,14 +256,20 @@ def recommend(
 ) -> Recommended | None:
     """The recommendation among `evaluations`, None where no configuration has a value."""
     ranking = standings(space, sign, evaluations, deterministic=deterministic)
-    if not ranking:
-        return None
-    # That a configuration was confirmed decides here, but not how well: its value stays out of the choice.
+    return account(preferred(ranking, evaluations), sign, evaluations) if ranking else None
+
+
+def preferred(ranking: Sequence[Standing], evaluations: Evaluations) -> Standing:
+    """Which of `ranking` (best first, not empty) is recommended: the best one that was confirmed, unless the
+    best of all is better beyond doubt.
+
+    That a configuration was confirmed decides here, but not how well: its value stays out of the choice.
+    """
     confirmed = {row.of for row, o in evaluations if row.kind is Kind.CONFIRM and o.has_value}
     best = ranking[0]
     known = next((standing for standing in ranking if standing.id in confirmed), best)
     doubt = known.mean - best.mean <= DOUBT * math.hypot(known.sd, best.sd)
-    return account(known if doubt else best, sign, evaluations)
+    return known if doubt else best
 
 
 def account(standing: Standing, sign: float, evaluations: Evaluations) -> Recommended:

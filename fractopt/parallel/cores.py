@@ -10,6 +10,8 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from fractopt.parallel.gpu import alike
+
 CPUS = Path("/sys/devices/system/cpu")
 MOST = 1 << 16  # CPUs of a node
 
@@ -80,7 +82,7 @@ def share(
         size = len(free) // len(workers)
         if not size:
             continue
-        for neighbours in _groups([frozenset(near[worker]) for worker in workers]):
+        for neighbours in alike([frozenset(near[worker]) for worker in workers]):
             close = [core for core in free if core in near[workers[neighbours[0]]]]
             each = min(size, len(close) // len(neighbours))
             for turn, neighbour in enumerate(neighbours):
@@ -96,11 +98,4 @@ def share(
 
 def _together(nodes: Sequence[str], cores: Sequence[Sequence[int]]) -> list[list[int]]:
     """The workers (their indices) that may use the same cores of the same node."""
-    return _groups([(node, tuple(own)) for node, own in zip(nodes, cores, strict=True)])
-
-
-def _groups(items: Sequence[object]) -> list[list[int]]:
-    groups: dict[object, list[int]] = {}
-    for index, item in enumerate(items):
-        groups.setdefault(item, []).append(index)
-    return list(groups.values())
+    return alike([(node, tuple(own)) for node, own in zip(nodes, cores, strict=True)])

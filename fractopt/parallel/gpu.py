@@ -123,7 +123,7 @@ def assign(
     scheduler has already given each worker its own, and it keeps the first `each` of its list.
     """
     devices = [""] * len(nodes)
-    for workers in _alike(nodes):
+    for workers in alike(nodes):
         shared = len({(tuple(visible[worker]), _at(buses, worker)) for worker in workers}) == 1
         for turn, worker in enumerate(workers):
             tokens = visible[worker]
@@ -140,7 +140,7 @@ def sharing(
     given = [
         (node, device, _at(buses, i)) for i, (node, device) in enumerate(zip(nodes, devices, strict=True))
     ]
-    return [workers for workers in _alike(given) if len(workers) > 1 and devices[workers[0]]]
+    return [workers for workers in alike(given) if len(workers) > 1 and devices[workers[0]]]
 
 
 def crowded(nodes: Sequence[str], devices: Sequence[str], buses: Sequence[Sequence[str]] = ()) -> list[str]:
@@ -168,7 +168,7 @@ def unused(nodes: Sequence[str], visible: Sequence[Sequence[str]], devices: Sequ
     The classic case is a rank for each device, of which the master is one.
     """
     sentences = []
-    for workers in _alike(nodes):
+    for workers in alike(nodes):
         given = {token for worker in workers for token in devices[worker].split(",")}
         seen = dict.fromkeys(token for worker in workers for token in visible[worker])
         if idle := [token for token in seen if token not in given]:
@@ -200,7 +200,7 @@ def _name(node: str) -> str:
     return node.split("/")[0]
 
 
-def _alike(items: Sequence[_Item]) -> list[list[int]]:
+def alike(items: Sequence[_Item]) -> list[list[int]]:
     """The indices of equal items, grouped, in order of appearance."""
     groups: dict[_Item, list[int]] = {}
     for index, item in enumerate(items):

@@ -132,7 +132,7 @@ class MpiTransport:
             if time.monotonic() > until:
                 break
             self._take()
-            time.sleep(self._backoff.sleep_s())
+            self._backoff.pause()
         if self._workers:
             log.error("ranks %s did not say goodbye", sorted(self._workers))
 

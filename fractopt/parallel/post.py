@@ -54,7 +54,7 @@ class Backoff:
         """Something happened; more may follow at once."""
         self._since = time.monotonic()
 
-    def pause(self, longest_s: float) -> None:
+    def pause(self, longest_s: float = LONGEST_SLEEP_S) -> None:
         """Until it is time to look at MPI again, at most `longest_s`."""
         if sleep_s := min(self.sleep_s(), longest_s):
             time.sleep(sleep_s)
