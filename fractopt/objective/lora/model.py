@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from litgpt.lora import GPT, Config, lora_filter, mark_only_lora_as_trainable
+from litgpt.lora import GPT, Config, LoRALinear, lora_filter, mark_only_lora_as_trainable
 from litgpt.tokenizer import Tokenizer
 
 from fractopt.objective.base import UnusableError
@@ -114,31 +114,45 @@ class BaseModel:
 
         Raises ValueError where these have other names or shapes.
         """
-        with torch.device("meta"):
-            gpt = GPT(configuration)
+        gpt = self._bare(configuration)
         expected = {name: w.shape for name, w in gpt.state_dict().items() if lora_filter(name, w)}
         if {name: weight.shape for name, weight in adapter.items()} != expected:
             raise ValueError("its weights have other names or shapes than the model's adapters")
-        gpt.load_state_dict(self.weights, strict=False, assign=True)
         own = {name: w.to(device=self.device, dtype=self.dtype) for name, w in adapter.items()}
         gpt.load_state_dict(own, strict=False, assign=True)
-        # The rotary tables are no part of a checkpoint and were made on the meta device.
-        gpt.cos, gpt.sin = gpt.rope_cache(device=self.device)
         quicken(gpt)  # as in training: to the bit
         return gpt.requires_grad_(False)
 
-    def with_adapters(self, hyperparameters: Hyperparameters, seed: int) -> GPT:
+    def with_adapters(self, hyperparameters: Hyperparameters, seed: int, *, as_litgpt: bool = False) -> GPT:
         """The model with fresh adapters, which change no logit until they are trained.
 
-        The whole GPT is initialised and its base weights then dropped, because that is how
-        `litgpt finetune_lora` comes by its adapters: the same seed gives the same ones.
+        With `as_litgpt` they are those of `litgpt finetune_lora` for the same seed. It draws random base
+        weights in between, which are dropped for the real ones: one second in twenty of an evaluation of
+        SmolLM2.
         """
+        configuration = self._adapted(hyperparameters)
         torch.manual_seed(seed)
-        with self.device, _default_dtype(self.dtype):
-            gpt = GPT(self._adapted(hyperparameters))
-        gpt.load_state_dict(self.weights, strict=False, assign=True)
+        if as_litgpt:
+            with self.device, _default_dtype(self.dtype):
+                gpt = GPT(configuration)
+            gpt.load_state_dict(self.weights, strict=False, assign=True)
+        else:
+            gpt = self._bare(configuration)
+            for layer in gpt.modules():
+                if isinstance(layer, LoRALinear) and hasattr(layer, "lora_A"):
+                    layer.to_empty(device=self.device, recurse=False)
+                    layer.reset_parameters()
         mark_only_lora_as_trainable(gpt)
         quicken(gpt)
+        return gpt
+
+    def _bare(self, configuration: Config) -> GPT:
+        """The model of `configuration` with the resident weights; its adapters have shapes only."""
+        with torch.device("meta"), _default_dtype(self.dtype):
+            gpt = GPT(configuration)
+        gpt.load_state_dict(self.weights, strict=False, assign=True)
+        # The rotary tables are no part of a checkpoint and were made on the meta device.
+        gpt.cos, gpt.sin = gpt.rope_cache(device=self.device)
         return gpt
 
     def _adapted(self, hyperparameters: Hyperparameters) -> Config:

@@ -110,7 +110,8 @@ class Trainer:
     def _fine_tune(
         self, point: Hyperparameters, seed: int, report: Report, state: TrainingState | None
     ) -> FineTune:
-        model = self._base.with_adapters(point, seed)
+        as_litgpt = self._train.batching == "litgpt"
+        model = self._base.with_adapters(point, seed, as_litgpt=as_litgpt)
         model.max_seq_length = self._samples.longest
         model.train()
         if self._train.gradient_checkpointing:

@@ -239,13 +239,45 @@ def trainer_of(objective: Any, samples: Any, **train: Any) -> Any:
 
 
 @pytest.mark.parametrize("targets", [LAYERS, ("query", "value"), ("key", "mlp"), ("projection", "head")])
-def test_buckets_give_litgpts_losses_up_to_rounding(objective: Any, uneven: Any, targets: Any) -> None:
+def test_buckets_give_litgpts_losses_up_to_rounding(
+    objective: Any, uneven: Any, targets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = objective._base.with_adapters
+    monkeypatch.setattr(objective._base, "with_adapters", lambda *a, as_litgpt: fresh(*a, as_litgpt=True))
     point = replace(PLAIN, targets=targets)
     ours = trainer_of(objective, uneven)
     theirs = trainer_of(objective, uneven, batching="litgpt")
     parts = [len(step) for step in ours.batching.steps(point)]
     assert max(parts) > 1  # something is left to differ in
     assert losses_of(ours, point) == pytest.approx(losses_of(theirs, point), rel=1e-5)
+
+
+def test_fresh_adapters_are_drawn_as_litgpt_draws_them(objective: Any) -> None:
+    import torch
+
+    def adapters(seed: int, **more: Any) -> dict[str, Any]:
+        model = objective._base.with_adapters(replace(PLAIN, lora_rank=32), seed, **more)
+        return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+    ours, again, others = adapters(1), adapters(1), adapters(2)
+    theirs = adapters(1, as_litgpt=True)
+    assert list(ours) == list(theirs)
+    for name, weight in ours.items():
+        assert torch.equal(weight, again[name])
+        assert weight.dtype == theirs[name].dtype
+        if name.endswith("lora_B"):
+            assert not weight.any()
+            assert not theirs[name].any()
+            continue
+        assert not torch.equal(weight, others[name])
+        assert not torch.equal(weight, theirs[name])
+        # Kaiming's uniform distribution with a = sqrt(5) ends at 1 / sqrt(inputs).
+        end = weight.shape[1] ** -0.5
+        for drawn in (weight, theirs[name]):
+            assert 0.9 * end < drawn.abs().max() <= end
+            assert drawn.std().item() == pytest.approx(end / 3**0.5, rel=0.1)
+    drawn = [weight.flatten()[:50].tolist() for name, weight in ours.items() if name.endswith("lora_A")]
+    assert len({tuple(numbers) for numbers in drawn}) == len(drawn)  # none like another
 
 
 def test_buckets_have_the_samples_of_litgpts_steps(objective: Any, uneven: Any) -> None:
