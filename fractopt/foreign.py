@@ -10,29 +10,34 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import IO
 
-_PIECE = 1 << 22  # bytes read at a time
+_PAGE, _PIECE = 1 << 12, 1 << 22  # bytes read at a time, at least and at most
 
 
 def read_file(path: Path, most: int) -> bytes:
     """The bytes of the regular file `path`; raises OSError for another thing, or more than `most` bytes."""
     # Without waiting: a pipe that nobody writes to would be opened for ever.
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        data = _read(file, most + 1) if found.st_size <= most else b""
+        data = _read(handle, most + 1, found.st_size) if found.st_size <= most else b""
+    finally:
+        os.close(handle)
     if found.st_size > most or len(data) > most:
         raise OSError(errno.EFBIG, f"longer than the {most} bytes that it may have", str(path))
     return data
 
 
-def _read(file: IO[bytes], most: int) -> bytes:
-    """Up to `most` bytes of `file`: piece by piece, as `read` takes memory for all that it might find."""
+def _read(handle: int, most: int, expected: int) -> bytes:
+    """Up to `most` bytes of a file that has `expected`, or whatever it has meanwhile.
+
+    Piece by piece, as a read takes memory for all that it might find.
+    """
     parts: list[bytes] = []
-    while most and (part := file.read(min(most, _PIECE))):
+    piece = min(max(expected + 1, _PAGE), _PIECE)
+    while most and (part := os.read(handle, min(most, piece))):
         parts.append(part)
         most -= len(part)
     return b"".join(parts)

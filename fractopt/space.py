@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -55,6 +56,12 @@ class Float:
         _check_name(self.name)
         _check_bounds(self.name, self.low, self.high, self.log)
 
+    @cached_property
+    def _scale(self) -> tuple[float, float]:
+        """Start and length of the axis that the cube is linear in."""
+        start, end = map(math.log if self.log else float, (self.low, self.high))
+        return start, end - start
+
     @property
     def cardinality(self) -> float:
         """Number of distinct values; infinite here."""
@@ -66,22 +73,19 @@ class Float:
             return float(self.low)
         if unit >= 1.0:
             return float(self.high)
-        if self.log:
-            low, high = math.log(self.low), math.log(self.high)
-            value = math.exp(low + unit * (high - low))
-        else:
-            value = self.low + unit * (self.high - self.low)
-        return min(max(value, float(self.low)), float(self.high))
+        start, length = self._scale
+        value = start + unit * length
+        value = math.exp(value) if self.log else value
+        if value < self.low:  # by rounding, as the end may be passed
+            return float(self.low)
+        return value if value <= self.high else float(self.high)
 
     def encode(self, value: Value) -> float:
         number = _number(self.name, value)
         if not self.low <= number <= self.high:
             raise ValueError(f"{self.name}: expected a value in [{self.low}, {self.high}], got {value!r}")
-        if self.log:
-            low, high = math.log(self.low), math.log(self.high)
-            unit = (math.log(number) - low) / (high - low)
-        else:
-            unit = (number - self.low) / (self.high - self.low)
+        start, length = self._scale
+        unit = ((math.log(number) if self.log else number) - start) / length
         return min(max(unit, 0.0), 1.0)
 
     def project(self, value: Value) -> float:
@@ -111,12 +115,12 @@ class _Discrete:
         return float(len(self.edges) - 1)
 
     def cell(self, unit: float) -> int:
-        index = int(np.searchsorted(self.edges, unit, side="right")) - 1
+        index = int(self.edges.searchsorted(unit, side="right")) - 1
         return min(max(index, 0), len(self.edges) - 2)
 
     def divisible(self, lower: float, upper: float) -> bool:
         # A box that only touches the next cell's edge holds none of it.
-        last = int(np.searchsorted(self.edges, upper, side="left")) - 1
+        last = int(self.edges.searchsorted(upper, side="left")) - 1
         return min(max(last, 0), len(self.edges) - 2) > self.cell(lower)
 
     def _middle(self, index: int) -> float:
@@ -260,8 +264,7 @@ class Space:
 
     def decode(self, unit: Sequence[float] | FloatArray) -> dict[str, Value]:
         """Native values of the point `unit` (d,)."""
-        self._check_unit(unit)
-        return {p.name: p.decode(float(u)) for p, u in zip(self.parameters, unit, strict=True)}
+        return {p.name: p.decode(u) for p, u in zip(self.parameters, self._coordinates(unit), strict=True)}
 
     def encode(self, params: Mapping[str, Value]) -> FloatArray:
         """The point (d,) of the native values `params`; a discrete value gets its cell's middle.
@@ -278,8 +281,7 @@ class Space:
 
     def key(self, unit: Sequence[float] | FloatArray) -> tuple[int, ...]:
         """Identity of the point `unit` (d,) after rounding."""
-        self._check_unit(unit)
-        return tuple(p.cell(float(u)) for p, u in zip(self.parameters, unit, strict=True))
+        return tuple(p.cell(u) for p, u in zip(self.parameters, self._coordinates(unit), strict=True))
 
     def divisible(self, lower: FloatArray, upper: FloatArray) -> BoolArray:
         """For each axis (d,): does the box [lower, upper] hold more than one value of it?
@@ -318,11 +320,14 @@ class Space:
     def __repr__(self) -> str:
         return f"Space({', '.join(map(repr, self.parameters))})"
 
-    def _check_unit(self, unit: Sequence[float] | FloatArray) -> None:
+    def _coordinates(self, unit: Sequence[float] | FloatArray) -> list[float]:
+        """The coordinates of a point as Python's numbers, with which all that follows is twice as fast."""
         if len(unit) != self.dimension:
             raise ValueError(f"expected a point of {self.dimension} coordinates, got {len(unit)}")
-        if not all(0.0 <= u <= 1.0 for u in unit):
-            raise ValueError(f"expected coordinates in [0, 1], got {[float(u) for u in unit]}")
+        point = unit.tolist() if isinstance(unit, np.ndarray) else list(map(float, unit))
+        if not all(0.0 <= u <= 1.0 for u in point):
+            raise ValueError(f"expected coordinates in [0, 1], got {point}")
+        return point
 
     def _check_names(self, params: Mapping[str, Value]) -> None:
         missing = [name for name in self.names if name not in params]

@@ -22,7 +22,7 @@ from fractopt.text import printable
 from fractopt.trial import Asked, Budget, Kind, Outcome, Recorded, Status, Stopped, Told, event_from_json
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attempt:
     """One attempt at a trial: where it ran, when it began (UTC, seconds), how it ended ("" not yet)."""
 
@@ -165,20 +165,24 @@ class History:
             self.best = next(
                 iter(self.ranked(r for r in self.rows.values() if r.kind.is_configuration)), None
             )
-        elif row.complete and row.kind.is_configuration:
-            self.best = row if self.best is None else self.ranked((self.best, row))[0]
+        elif (
+            row.complete
+            and row.kind.is_configuration
+            and (self.best is None or self._rank(row) < self._rank(self.best))
+        ):
+            self.best = row
 
     def _add_asked(self, event: Asked) -> None:
         if event.unit.shape != (len(event.ids), self.space.dimension):
             raise ValueError(f"points of shape {event.unit.shape} for {len(event.ids)} trials")
-        for i, number in enumerate(event.ids.tolist()):
-            of = int(event.of[i])
+        integers = (column.tolist() for column in (event.ids, event.node, event.slot, event.of))
+        for point, number, node, slot, of in zip(event.unit, *integers, strict=True):
             if of >= 0 and event.kind is Kind.SEARCH:
                 self.repeats += 1  # answered from another trial: not an evaluation
                 continue
             if number in self.rows:
                 raise ValueError(f"trial {number} is asked twice")
-            unit: FloatArray | None = event.unit[i]
+            unit: FloatArray | None = point
             params: dict[str, Value] = {}
             if event.kind is Kind.BASE:
                 unit = None
@@ -187,18 +191,17 @@ class History:
             elif event.kind is Kind.DEFAULT and self.manifest.default is not None:
                 params = dict(self.manifest.default)
             else:
-                params = self.space.decode(event.unit[i])
-            place = (int(event.node[i]), int(event.slot[i]))
-            self.rows[number] = Row(number, event.kind, unit, params, *place, of)
+                params = self.space.decode(point)
+            self.rows[number] = Row(number, event.kind, unit, params, node, slot, of)
 
     def _end_attempt(self, record: Record) -> None:
         session = self._sessions[-1]
         session.end = max(session.end, record["time"])
         attempts = self.rows[record["trial"]].attempts
-        for i, attempt in enumerate(attempts):  # of one that was given up before, the first end counts
+        for attempt in attempts:  # of one that was given up before, the first end counts
             if attempt.number == record["attempt"] and not attempt.how:
-                ending = {k: record[k] for k in ("how", "message", "seconds")}
-                attempts[i] = Attempt(**{**attempt.__dict__, **ending})
+                attempt.how, attempt.message = record["how"], record["message"]
+                attempt.seconds = record["seconds"]
                 session.busy_s += float(record["seconds"])
                 if record["how"] == "finished" and record["seconds"] > 0.0:  # else its end was not seen
                     self._durations.append(float(record["seconds"]))
@@ -241,10 +244,10 @@ class History:
 
     def ranked(self, rows: Iterable[Row]) -> list[Row]:
         """Those of `rows` that have their own value, the best observed first; of equal ones the oldest."""
-        return sorted((row for row in rows if row.complete), key=lambda row: (self._loss(row), row.id))
+        return sorted((row for row in rows if row.complete), key=self._rank)
 
-    def _loss(self, row: Row) -> float:
-        return self.manifest.sign * row.value
+    def _rank(self, row: Row) -> tuple[float, int]:
+        return self.manifest.sign * row.value, row.id
 
     def anchor(self, kind: Kind) -> Row | None:
         """The evaluated base model or default configuration, where the run has one."""
@@ -280,14 +283,12 @@ _LATEST = 1e11  # seconds: what a calendar can show
 def _check(record: Record) -> None:
     """Raise ValueError where a run record lacks a field, or has one of another type or range."""
     for name, kind in _FIELDS.get(str(record.get("record")), {}).items():
-        value = record.get(name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if kind is float and number and name in ("time", "seconds"):
-            good = abs(value) < _LATEST  # type: ignore[arg-type]  # not so for a NaN
-        elif kind is float:
-            good = number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+        value: Any = record.get(name)
+        if kind is float:
+            limit = _LATEST if name in ("time", "seconds") else sys.float_info.max
+            good = type(value) in (float, int) and abs(value) <= limit  # not so for a NaN
         else:
-            good = type(value) is kind and (kind is not int or -(2**63) < value < 2**63)  # type: ignore[operator]
+            good = type(value) is kind and (kind is not int or -(2**63) < value < 2**63)
         if not good:
             raise ValueError(f"a record {record['record']!r} has {name} = {value!r:.80}")
     if record.get("record") == "started" and type(record.get("incumbent", -1)) is not int:
@@ -328,10 +329,11 @@ def table(history: History) -> np.ndarray[Any, Any]:
     units, metrics theirs behind "metric:". Text is cut at WIDEST bytes. Where there are more columns than
     HDF5 can describe, the last ones are left out: the journal has them all.
     """
-    rows = history.evaluations
+    rows = [row for row, _ in history.told]
+    outcomes = [outcome for _, outcome in history.told]
     types = {p.name: _column_type(p.type, getattr(p, "values", ())) for p in history.space.parameters}
     parameters = _that_fit({column_name(name): name for name in types}, _HEADER)
-    found = sorted({name for row in rows if row.outcome for name in row.outcome.metrics})
+    found = sorted({name for outcome in outcomes for name in outcome.metrics})
     room = _HEADER - sum(map(_described, parameters))
     metrics = _that_fit({f"metric:{printable(name)}": name for name in found}, room)
     columns = [
@@ -341,29 +343,24 @@ def table(history: History) -> np.ndarray[Any, Any]:
         ("message", f"S{WIDEST}"),
     ]
     result = np.zeros(len(rows), dtype=columns)
-    for i, row in enumerate(rows):
-        assert row.outcome is not None
-        last = row.attempts[-1] if row.attempts else None
-        outcome = row.outcome
-        result[i] = (
-            row.id,
-            row.kind.value.encode(),
-            outcome.status.value.encode(),
-            outcome.value,
-            math.nan if outcome.stderr is None else outcome.stderr,
-            outcome.seconds,
-            len(row.attempts),
-            last.started if last else math.nan,
-            last.worker if last else MISSING_INT,
-            _text(last.host if last else "", 64),
-            _text(last.device if last else "", 64),
-            row.node,
-            row.slot,
-            row.of,
-            *(_cell(row.params, name, types[name]) for name in parameters.values()),
-            *(outcome.metrics.get(name, math.nan) for name in metrics.values()),
-            _text(outcome.reason, WIDEST),
-        )
+    last = [row.attempts[-1] if row.attempts else None for row in rows]
+    for name in ("id", "node", "slot", "of"):
+        result[name] = [getattr(row, name) for row in rows]
+    result["kind"] = [row.kind.value.encode() for row in rows]
+    result["status"] = [outcome.status.value.encode() for outcome in outcomes]
+    result["value"] = [outcome.value for outcome in outcomes]
+    result["stderr"] = [math.nan if o.stderr is None else o.stderr for o in outcomes]
+    result["seconds"] = [outcome.seconds for outcome in outcomes]
+    result["attempts"] = [len(row.attempts) for row in rows]
+    result["started"] = [attempt.started if attempt else math.nan for attempt in last]
+    result["worker"] = [attempt.worker if attempt else MISSING_INT for attempt in last]
+    result["host"] = [_text(attempt.host if attempt else "", 64) for attempt in last]
+    result["device"] = [_text(attempt.device if attempt else "", 64) for attempt in last]
+    for column, name in parameters.items():
+        result[column] = [_cell(row.params, name, types[name]) for row in rows]
+    for column, name in metrics.items():
+        result[column] = [outcome.metrics.get(name, math.nan) for outcome in outcomes]
+    result["message"] = [_text(outcome.reason, WIDEST) for outcome in outcomes]
     return result
 
 
@@ -405,4 +402,6 @@ def _bytes(text: str) -> bytes:
 
 def _text(text: str, width: int) -> bytes:
     """At most `width` bytes of UTF-8, cut between characters."""
+    if text.isascii():  # nearly always, and there are many
+        return text[:width].encode()
     return _bytes(text)[:width].decode(errors="ignore").encode()

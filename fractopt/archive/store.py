@@ -11,13 +11,11 @@ LOCK         who runs it                       status.json  what the workers do 
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from fractopt.archive.lock import Lock
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.snapshot import read_snapshot, snapshot_length, write_snapshot
 from fractopt.durable import replace_file, sync_directory
+from fractopt.memory import no_collection
 from fractopt.trial import Recorded, event_to_json
 
 log = logging.getLogger(__name__)
@@ -98,6 +97,7 @@ class Archive:
             raise
 
     @classmethod
+    @no_collection()
     def resume(
         cls, directory: Path, manifest: Manifest, config: str, meta: Mapping[str, Any], *, watch: bool = False
     ) -> Archive:
@@ -320,12 +320,12 @@ def _manifest(directory: Path) -> Manifest:
     return _read(directory).manifest
 
 
+@no_collection()
 def _read(directory: Path) -> _Stored:
     """The run in `directory`, from its journal, else from archive.h5; or an archive.h5 by itself."""
     number = next_number(directory / "journal")
     known = snapshot_length(directory / "archive.h5")  # first: a run that goes on only adds to its journal
-    with _no_collection():
-        segments = read_journal(directory / "journal")
+    segments = read_journal(directory / "journal")
     if segments:
         manifest = Manifest.from_json(segments[0].header["manifest"])
         records = accepted(segments)
@@ -345,25 +345,10 @@ def _read(directory: Path) -> _Stored:
     return _Stored(manifest, records, None, number)
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector from looking again and again at what is read and all of it needed.
-
-    It takes a third of the time of reading a long run.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
+@no_collection()
 def _history(directory: Path, manifest: Manifest, records: list[Record]) -> History:
     try:
-        with _no_collection():
-            return History(manifest, records)
+        return History(manifest, records)
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise ArchiveError(
             f"{directory}: a record of the archive makes no sense ({type(error).__name__}: {error})"

@@ -57,15 +57,25 @@ class Optimizer(Protocol):
 
 def step_stream(seed: int, step: int) -> np.random.Generator:
     """The random numbers of decision number `step` of a run: Philox, counter-based."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(STEP, step))))
+    return np.random.Generator(np.random.Philox(_sequence(seed, STEP, step)))
 
 
 def design_stream(seed: int, index: int) -> np.random.Generator:
     """The random numbers of point, or block of points, number `index` of a space-filling design."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(DESIGN, index))))
+    return np.random.Generator(np.random.Philox(_sequence(seed, DESIGN, index)))
 
 
 def trial_seed(seed: int, trial: int) -> int:
     """The training seed (31 bits) of trial number `trial`, the same for all of its attempts."""
-    word = np.random.SeedSequence(seed, spawn_key=(TRIAL, trial)).generate_state(1, np.uint32)[0]
-    return int(word) >> 1
+    return int(_sequence(seed, TRIAL, trial).generate_state(1, np.uint32)[0]) >> 1
+
+
+def _sequence(seed: int, *key: int) -> np.random.SeedSequence:
+    """The seed sequence of `seed` with the spawn key `key`.
+
+    NumPy takes most of its time to make words of Python's integers; where each is one word, this puts them
+    together as NumPy does: the seed, zeros up to the four words of its pool, the key.
+    """
+    if max(seed, *key) < 2**32:
+        return np.random.SeedSequence(np.array([seed, 0, 0, 0, *key], np.uint32))
+    return np.random.SeedSequence(seed, spawn_key=key)

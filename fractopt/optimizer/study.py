@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fractopt.memory import no_collection
 from fractopt.optimizer import registry
 from fractopt.optimizer.base import step_stream, trial_seed
 from fractopt.optimizer.evaluated import Evaluated
@@ -169,6 +170,7 @@ class Study:
         if self._plan_stands and self.stopped is None:
             self._emit(Stopped(reason))
 
+    @no_collection()
     def fold(self, events: Iterable[Recorded]) -> None:
         """Take a recorded history back: apply each event, decide nothing, record nothing."""
         if self._plan is not None:
@@ -327,7 +329,7 @@ class Study:
         first = self._next_id
         new: dict[tuple[int, ...], int] = {}
         of = []
-        for offset, unit in enumerate(event.unit):
+        for offset, unit in enumerate(event.unit.tolist()):
             key = self.space.key(unit)
             known = self._keys.get(key)
             of.append(new.setdefault(key, first + offset) if known is None else known)
@@ -379,7 +381,7 @@ class Study:
 
     def _apply_asked(self, event: Asked) -> None:
         integers = (column.tolist() for column in (event.ids, event.node, event.slot, event.of))
-        for unit, number, node, slot, of in zip(event.unit, *integers, strict=True):
+        for unit, number, node, slot, of in zip(event.unit.tolist(), *integers, strict=True):
             self._next_id = number + 1
             if of >= 0 and event.kind is Kind.SEARCH:
                 self._repeats.add(number)
@@ -402,17 +404,16 @@ class Study:
             self._step += 1
             self.optimizer.apply(event)
 
-    def _trial(self, kind: Kind, number: int, unit: Any, node: int, slot: int, of: int) -> Trial:
+    def _trial(self, kind: Kind, number: int, unit: list[float], node: int, slot: int, of: int) -> Trial:
         seed = trial_seed(self.seed, number)
         if kind.is_replicate:
             return replace(self._trials[of], id=number, kind=kind, seed=seed, node=-1, slot=-1, of=of)
         if kind is Kind.BASE:
             return Trial(number, kind, None, {}, seed)
-        point = tuple(float(u) for u in unit)
-        params = self.space.decode(point)
+        params = self.space.decode(unit)
         if kind is Kind.DEFAULT and self._default is not None:
             params = dict(self._default)  # as the user wrote it, without a round trip through the cube
-        return Trial(number, kind, point, params, seed, node, slot)
+        return Trial(number, kind, tuple(unit), params, seed, node, slot)
 
     def _apply_told(self, event: Told) -> None:
         for number, loss, outcome in zip(
@@ -428,9 +429,13 @@ class Study:
                 continue
             if self._best is None or (loss, number) < (self._losses[self._best], self._best):
                 self._best = number
-        search = np.array([self._is_search(i) for i in event.ids.tolist()])
+        mine = [self._is_search(i) for i in event.ids.tolist()]
+        if all(mine):
+            self.optimizer.apply(event)
+            return
+        search = np.array(mine)
         if search.any():
-            outcomes = tuple(o for o, mine in zip(event.outcomes, search, strict=True) if mine)
+            outcomes = tuple(o for o, its_own in zip(event.outcomes, mine, strict=True) if its_own)
             self.optimizer.apply(Told(event.ids[search], event.loss[search], outcomes))
         for number, loss in zip(event.ids[~search].tolist(), event.loss[~search], strict=True):
             trial, error = self._trials[number], self._outcomes[number].stderr or 0.0
