@@ -48,6 +48,8 @@ TURN_S = 0.1  # longest wait for a message; Open MPI's mpirun leaves 0.25 s betw
 BOARD_S = 2.0  # between two publications of what the workers do, at least
 BOARD_SHARE = 0.005  # of the time may go into them
 AT_ONCE = 32  # decisions are sent together: of many idle workers the first ones do not wait for the last
+AHEAD = 4  # workers for each decision that may be made ahead
+AHEAD_S, AHEAD_SHARE = 0.005, 0.005  # a decision that takes longer, and a larger share of an evaluation, is
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
 
 
@@ -127,6 +129,7 @@ class Master:
         self._testing: set[int] = set()  # trials sent for their test metrics only
         self._tests_planned = False
         self._changed = True  # since the last ask: only then can the answer differ
+        self._decision_s = 0.0  # the last one took
         self._reports: list[str] = []  # to be shown once they are durable
         self._settled: list[int] = []  # evaluations that nothing will be gone on from, once that is durable
         self._unusable: dict[int, str] = {}
@@ -152,6 +155,7 @@ class Master:
         while self._ending is None:
             self._dispatch()
             if self._ending is None:
+                self._decide_ahead()
                 for message in self._transport.receive(TURN_S):
                     self._take(message)
                 self._look_at_the_clock()
@@ -189,11 +193,29 @@ class Master:
             trial = self._again.popleft()
             if self._trial(trial.id) is not None:  # else a late attempt told it meanwhile
                 trials.append(trial)
-        if len(trials) < n and self._changed and not self.study.finished:
-            asked = self.study.ask(n - len(trials))
-            self._changed = len(asked) == n - len(trials)
-            trials += asked
-        return trials
+        return trials + self._ask(n - len(trials))
+
+    def _ask(self, n: int) -> list[Trial]:
+        """Up to `n` new trials; none where nothing was learnt since there were none."""
+        if n <= 0 or not self._changed or self.study.finished:
+            return []
+        began = time.monotonic()
+        asked = self.study.ask(n)
+        self._decision_s = time.monotonic() - began
+        self._changed = len(asked) == n
+        return [*asked]
+
+    def _decide_ahead(self) -> None:
+        """While every worker is busy, decide for the next ones, where they would wait for it noticeably.
+
+        That is worth it for evaluations of seconds only: what is decided later knows more results. And for
+        many workers only: few ones' results would be missed.
+        """
+        if self._decision_s <= AHEAD_S or self._stop is not None or self._transport.idle():
+            return
+        typical_s = self.history.typical_seconds
+        if typical_s is not None and self._decision_s > AHEAD_SHARE * typical_s:
+            self._again += self._ask(len(self.crew.states) // AHEAD - len(self._again))
 
     def _begin(self, worker: int, trial: Trial) -> Task:
         state = self.crew.states[worker]

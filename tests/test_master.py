@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fractopt import master
 from fractopt.archive import adapters
 from fractopt.archive.adapters import FILE, MARGIN
 from fractopt.archive.history import History, Row
@@ -42,7 +43,7 @@ from fractopt.parallel.message import (
     Unusable,
 )
 from fractopt.space import Float, Int, Space
-from fractopt.trial import Asked, Kind, Outcome, Part, Status, Told, event_to_json
+from fractopt.trial import Asked, Kind, Outcome, Part, Status, Told, Trial, event_to_json
 
 SPACE = Space(Float("x", -5, 5), Float("y", -5, 5), Int("n", 1, 4))
 DEFAULT = {"x": 1.0, "y": 1.0, "n": 2}
@@ -243,6 +244,49 @@ def test_nothing_is_sent_or_shown_before_it_is_durable(
     finally:
         logger.removeHandler(handler)
     assert sorted(sent) == sorted(shown) == list(range(14))
+
+
+@pytest.mark.parametrize(
+    ("workers", "slow", "ahead"), [(8, True, 2), (7, True, 1), (3, True, 0), (8, False, 0)]
+)
+def test_decisions_that_workers_would_wait_for_are_made_ahead(
+    workers: int, slow: bool, ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if slow:  # beside these evaluations, which take no time, every decision is
+        monkeypatch.setattr(master, "AHEAD_S", 0.0)
+    run = Run(tmp_path / "r", "random", 60, workers)
+    transport = LocalTransport(workers, seed=3, build=lambda _: run.bowl)
+    early: list[int] = []
+    begun: list[int] = []
+    ask = Study.ask
+    send = transport.send
+
+    def noting_ask(self: Study, n: int = 1) -> tuple[Trial, ...]:
+        asked = ask(self, n)
+        if not transport.idle():
+            early.extend(trial.id for trial in asked)
+        return asked
+
+    def noting_send(worker: int, task: Task) -> None:
+        begun.append(task.trial)
+        assert len(set(early) - set(begun)) <= ahead
+        if len(begun) == 40:
+            cut.request_stop("enough")
+        send(worker, task)
+
+    monkeypatch.setattr(Study, "ask", noting_ask)
+    monkeypatch.setattr(transport, "send", noting_send)
+    cut = run.master(transport)
+    assert not cut.run().complete
+    cut.archive.close(complete=False, reason="enough")
+    assert bool(early) == (ahead > 0)
+    waiting = [row.id for row in load(run.directory).rows.values() if not row.attempts]
+    assert set(waiting) <= set(early)  # asked and durable, and begun by nobody
+    monkeypatch.undo()
+    ending, history = run.play()
+    assert ending.complete
+    assert len(history.evaluations) == 60
+    assert all(attempts(history, number) == ["finished"] for number in waiting)
 
 
 # --- the end, and after it

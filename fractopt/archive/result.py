@@ -19,7 +19,7 @@ MAX_RESULT = 1 << 20  # bytes
 
 def evaluation_directory(run: Path, trial: int) -> Path:
     """Where the files of evaluation number `trial` of the run in `run` are."""
-    return run / "evals" / f"{trial:06d}"
+    return run / f"evals/{trial:06d}"
 
 
 def make_evaluation_directory(run: Path, trial: int) -> Path:

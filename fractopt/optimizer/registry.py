@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from numbers import Integral, Real
 from typing import Any, cast, get_type_hints
 
@@ -47,17 +47,25 @@ _KINDS: dict[type, tuple[type, str]] = {
 
 def names() -> tuple[str, ...]:
     """All that can be asked for, ours first."""
-    return (*OPTIMIZERS, *sorted(point for point in _foreign() if point not in OPTIMIZERS))
+    return (*OPTIMIZERS, *sorted({point.name for point in entry_points(group=GROUP)} - set(OPTIMIZERS)))
 
 
 def find(name: str) -> type[Optimizer]:
-    """The optimizer's class. Raises ValueError for an unknown name, naming the nearest."""
+    """The optimizer's class; a name of ours is ours.
+
+    Raises ValueError for an unknown name, naming the nearest, and for one that several packages offer.
+    """
     if name in OPTIMIZERS:
         module, _, attribute = OPTIMIZERS[name].partition(":")
         return cast(type[Optimizer], getattr(import_module(module), attribute))
-    foreign = _foreign()
-    if name in foreign:
-        return cast(type[Optimizer], foreign[name].load())
+    foreign = [point for point in entry_points(group=GROUP) if point.name == name]
+    if len(foreign) > 1:
+        offers = sorted(point.dist.name if point.dist else point.value for point in foreign)
+        raise ValueError(
+            f"the optimizer {name!r} is offered by {' and by '.join(offers)}: uninstall all but one"
+        )
+    if foreign:
+        return cast(type[Optimizer], foreign[0].load())
     nearest = difflib.get_close_matches(name, names(), n=1)
     raise ValueError(
         f"unknown optimizer {name!r}"
@@ -93,7 +101,3 @@ def create(name: str, space: Space, seed: int, settings: Mapping[str, Any]) -> O
     if reason is not None:
         raise ValueError(f"optimizer {name!r} cannot search this space: {reason}")
     return optimizer(space, seed, optimizer.Settings(**settings))
-
-
-def _foreign() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}

@@ -197,6 +197,17 @@ def test_an_entry_point_adds_an_optimizer(monkeypatch: pytest.MonkeyPatch) -> No
     assert registry.names()[-1] == "theirs"
 
 
+def test_an_optimizer_that_two_packages_offer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint, EntryPoints
+
+    def foreign(group: str) -> EntryPoints:
+        return EntryPoints([EntryPoint("theirs", f"{name}:Own", group) for name in ("one", "other")])
+
+    monkeypatch.setattr(registry, "entry_points", foreign)
+    with pytest.raises(ValueError, match="'theirs' is offered by one:Own and by other:Own: uninstall"):
+        registry.find("theirs")
+
+
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(ValueError, match=r"optimizer 'random' has no setting 'n'\. It has none"):
         registry.create("random", cube(1), 0, {"n": 3})
