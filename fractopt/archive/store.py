@@ -91,10 +91,16 @@ class Archive:
                 segment.unlink()
             for place in (directory, directory / "journal"):
                 sync_directory(place)  # before there is anything that it would be mixed with
-            return cls._open(directory, lock, _Stored(manifest, [], None, 1), config, meta)
+            archive = cls._open(directory, lock, _Stored(manifest, [], None, 1), config, meta)
         except BaseException:
             lock.release()
             raise
+        try:
+            archive.snapshot()
+        except BaseException:
+            archive.abandon()
+            raise
+        return archive
 
     @classmethod
     @no_collection()
@@ -103,6 +109,7 @@ class Archive:
     ) -> Archive:
         """Continue the run in `directory`, whose manifest must say what `manifest` says.
 
+        Its archive.h5 is brought up to date soon after: the journal has all of it, and decisions wait.
         Raises ArchiveError: in use, damaged, or another run. Nothing is changed then.
         """
         _refuse_another(directory, _manifest(directory), manifest)  # a foreign run is not touched at all
@@ -145,7 +152,6 @@ class Archive:
         try:
             replace_file(directory / "run.toml", config.encode())
             replace_file(directory / "meta.json", json.dumps(meta, indent=1).encode() + b"\n")
-            archive.snapshot()
         except BaseException:
             writer.close()
             raise
