@@ -493,6 +493,24 @@ def test_an_objective_that_cannot_be_set_up_ends_the_run_with_its_own_text(tmp_p
 # --- failures
 
 
+def test_an_objective_that_becomes_unusable_ends_the_run_and_costs_no_evaluation(tmp_path: Path) -> None:
+    def fails(evaluation: Evaluation) -> bool:
+        if evaluation.id >= 6:
+            raise UnusableError("the questions have changed")
+        return False
+
+    ending, history = Run(tmp_path / "r", bowl=Bowl(fails)).play()
+    assert ending == Ending(
+        complete=False, failed=True, reason="no worker can be used: the questions have changed"
+    )
+    assert history.counts() == {"ok": 6}
+    left = [number for number, row in history.rows.items() if row.outcome is None]
+    assert {how for number in left for how in attempts(history, number)} == {"preempted"}
+    ending, history = Run(tmp_path / "r").play()
+    assert ending.complete
+    assert history.counts() == {"ok": 14}
+
+
 def test_a_failure_is_tried_again_then_dropped_and_the_budget_is_still_met(tmp_path: Path) -> None:
     run = Run(tmp_path / "r", bowl=Bowl(lambda e: e.id == 4 or (e.id == 6 and e.attempt == 0)))
     ending, history = run.play()

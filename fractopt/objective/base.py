@@ -31,7 +31,8 @@ class Evaluation:
     """What an objective is asked for.
 
     `params` are native values, empty for the base model. `directory` is the evaluation's own, it
-    exists and may be written to; None where a caller keeps no files. `parts` is what is asked for: without
+    exists and may be written to; None where a caller keeps no files. `shared` is one for what all evaluations
+    of a run have in common. `parts` is what is asked for: without
     `Part.SEARCH` the outcome's value is told to nobody. `seed` is what a replicate differs in from the
     evaluation it repeats: it must be used where `kind.is_replicate`, whatever else a user has fixed.
 
@@ -53,6 +54,7 @@ class Evaluation:
     keep: Callable[[bytes], None] | None = None
     kept: bytes | None = None
     incumbent: Incumbent | None = None
+    shared: Path | None = None
 
     @property
     def test(self) -> bool:
@@ -70,7 +72,8 @@ class Objective(Protocol):
     """Evaluates configurations, one at a time.
 
     An exception becomes the outcome `failed`, MemoryError and torch's out-of-memory error become
-    `oom`; a divergence is for the objective itself to report, as `diverged`.
+    `oom`; a divergence is for the objective itself to report, as `diverged`. UnusableError says that no
+    other evaluation would do better: the worker gets no more.
     """
 
     def __call__(self, evaluation: Evaluation, report: Report) -> Outcome: ...

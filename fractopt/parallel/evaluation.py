@@ -92,6 +92,9 @@ def main(argv: list[str], build: Build | None = None) -> int:
             with redirected(directory, task.trial):
                 try:
                     outcome = run(objective, task, directory, Reporter(channel, task, every_s))
+                except UnusableError as error:
+                    channel.send(Unusable(0, masked(str(error))[:MAX_TEXT]))
+                    return 1
                 except OSError as error:
                     reason = describe(error).partition("\n")[0]  # where it was raised is in stderr.log
                     channel.send(Unusable(0, f"there is no room left: {reason}"))
@@ -111,7 +114,7 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
     """One attempt at one trial, whose outcome is also kept in its directory as `result.json`.
 
     Never raises for what the objective does: an exception is an outcome. But a full disk is no result of
-    the trial: raises OSError.
+    the trial, nor is an objective that finds itself unusable: raises OSError, and UnusableError.
     """
     place: Path | None = None
     started = time.monotonic()
@@ -130,11 +133,12 @@ def run(objective: Objective, task: Task, directory: Path | None, report: Report
             keep=partial(keep_adapter, place) if task.keep and place is not None else None,
             kept=_kept(place) if Part.SEARCH not in parts and place is not None else None,
             incumbent=_incumbent(task, directory),
+            shared=None if place is None else place.parent,
         )
         outcome = _checked(objective(evaluation, report))
         if not outcome.seconds:
             outcome = replace(outcome, seconds=time.monotonic() - started)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UnusableError):
         raise
     except BaseException as error:  # also SystemExit, and what libraries derive from BaseException
         _complain(masked(traceback.format_exc()))

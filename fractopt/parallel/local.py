@@ -16,7 +16,7 @@ import numpy as np
 
 from fractopt.objective.base import Objective, UnusableError, silent
 from fractopt.parallel.evaluation import Build, registered, run
-from fractopt.parallel.message import MAX_TEXT, Finished, FromWorker, Hello, Setup, Task, Unusable
+from fractopt.parallel.message import MAX_TEXT, Ended, Finished, FromWorker, Hello, Setup, Task, Unusable
 
 
 class LocalTransport:
@@ -65,8 +65,13 @@ class LocalTransport:
         worker = self._draw()
         task = self._running[worker]
         started = time.monotonic()
-        outcome = run(self._objective, task, self._directory, silent)
         del self._running[worker]
+        try:
+            outcome = run(self._objective, task, self._directory, silent)
+        except UnusableError as error:
+            why, seconds = str(error)[:MAX_TEXT], time.monotonic() - started
+            ended = Ended(worker, task.trial, task.attempt, "preempted", why, seconds)
+            return [ended, Unusable(worker, why)]
         self._idle.add(worker)
         return [Finished(worker, task.trial, task.attempt, outcome, time.monotonic() - started)]
 

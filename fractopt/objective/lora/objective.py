@@ -71,6 +71,8 @@ class LoraObjective:
         started = self._clock()
         meter = self._meter()
         report = meter.watching(report)
+        if evaluation.shared is not None:
+            self._scorer.ask_the_same(evaluation.parts, evaluation.shared)
         metrics: dict[str, float] = {}
         keep, note = None, ""
         if evaluation.kind is Kind.BASE:

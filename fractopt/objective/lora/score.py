@@ -19,6 +19,7 @@ from fractopt.objective.lora.answers import (
     read_answers,
     write_answers,
 )
+from fractopt.objective.lora.asked import ask_the_same
 from fractopt.objective.lora.lm import InMemoryLM
 from fractopt.objective.lora.metrics import less_is_better, split_metric
 from fractopt.objective.lora.model import BaseModel
@@ -92,6 +93,15 @@ class Scorer:
                 self._questions[Part.UNSEEN].append(Questions(tasks[name], self._lm, others))
         for name in dict.fromkeys(split_metric(metric)[0] for metric in settings.test_metrics):
             self._questions[Part.TEST].append(Questions(tasks[name], self._lm))
+
+    def ask_the_same(self, parts: Sequence[Part], shared: Path) -> None:
+        """Raise UnusableError where the run that has `shared` asked something else before for `parts`."""
+        asked = {
+            f"{questions.task.name} ({part.value})": questions.identity
+            for part in parts
+            for questions in self._questions[part]
+        }
+        ask_the_same(shared, asked)
 
     def __call__(
         self,
