@@ -20,6 +20,7 @@ from fractopt.archive.history import History
 from fractopt.archive.result import discard_file, surviving_result
 from fractopt.archive.store import Archive
 from fractopt.choice import recommend
+from fractopt.finals import Finals, TestPlan
 from fractopt.objective.base import CHECKPOINT
 from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study
@@ -39,7 +40,7 @@ from fractopt.parallel.message import (
     Unusable,
 )
 from fractopt.parallel.transport import Transport
-from fractopt.trial import Kind, Outcome, Part, Status, Trial, encodable
+from fractopt.trial import Kind, Outcome, Status, Trial, encodable
 from fractopt.walltime import NotEnoughError, Walltime
 
 log = logging.getLogger(__name__)
@@ -68,19 +69,6 @@ class FailurePolicy:
     then: Literal["drop", "penalise", "abort"] = "drop"
     abort_rate: float = 0.5
     abort_after: int = 10
-
-
-@dataclass(frozen=True)
-class TestPlan:
-    """Which evaluations are scored on the test metrics: none, all, or the best at the end.
-
-    The questions that the search left out are asked at the end in either case, of the best, base and default.
-    """
-
-    __test__ = False  # not a test case, whatever its name suggests to pytest
-
-    when: Literal["never", "finalists", "all"] = "never"
-    finalists: int = 3
 
 
 @dataclass(frozen=True)
@@ -119,15 +107,12 @@ class Master:
         self._transport = transport
         self._setup = setup
         self._policy = policy or FailurePolicy()
-        self._tests = tests or TestPlan()
+        self._finals = Finals(tests or TestPlan(), archive.history)
         self._stop_rule = stop or StopRule()
         self._walltime = Walltime(walltime_s, archive.history)
-        tested = self._tests.finalists if self._last_parts else 0
-        self._adapters = Adapters(archive.directory, archive.history, keep_adapters, tested)
+        self._adapters = Adapters(archive.directory, archive.history, keep_adapters, self._finals.finalists)
         self._on_turn = on_turn
         self._again: deque[Trial] = deque()  # to be sent before anything new
-        self._testing: set[int] = set()  # trials sent for their test metrics only
-        self._tests_planned = False
         self._changed = True  # since the last ask: only then can the answer differ
         self._decision_s = 0.0  # the last one took
         self._reports: list[str] = []  # to be shown once they are durable
@@ -233,7 +218,7 @@ class Master:
                 **({} if incumbent == NO_TRIAL else {"incumbent": incumbent}),
             }
         )
-        parts = [part.value for part in self._parts(trial)]
+        parts = [part.value for part in self._finals.parts(trial)]
         keep = self._adapters.wanted(trial.kind)
         fields = (trial.kind.value, dict(trial.params), trial.seed, parts, keep, incumbent)
         task = Task(trial.id, attempt, *fields)
@@ -243,28 +228,11 @@ class Master:
 
     def _incumbent(self, trial: Trial) -> int:
         """Against whom the trial's next attempt races: anchors, replicates and tests do not."""
-        if not self.history.manifest.races or trial.kind is not Kind.SEARCH or trial.id in self._testing:
+        tested = trial.id in self._finals.pending
+        if not self.history.manifest.races or trial.kind is not Kind.SEARCH or tested:
             return NO_TRIAL
         best = self.history.best
         return NO_TRIAL if best is None else best.id
-
-    def _parts(self, trial: Trial) -> tuple[Part, ...]:
-        """What the trial is scored on in its next attempt."""
-        if trial.id in self._testing:
-            return self._last_parts
-        if trial.kind is Kind.CONFIRM:
-            # A replicate that took no part in the choice is worth testing as it is: it is not run again.
-            every = (Part.TEST,) if self._tests.when == "all" else ()
-            return (Part.SEARCH, *every, *self._last_parts)
-        return (Part.SEARCH, Part.TEST) if self._tests.when == "all" else (Part.SEARCH,)
-
-    @property
-    def _last_parts(self) -> tuple[Part, ...]:
-        """What is left for the finalists, once the search is over."""
-        if self._tests.when == "never":
-            return ()
-        parts = (Part.TEST,) if self._tests.when == "finalists" else ()
-        return (*parts, Part.UNSEEN) if self.history.manifest.unseen_metric else parts
 
     def _commit(self) -> None:
         self.archive.commit()
@@ -332,11 +300,11 @@ class Master:
             self._fail(f"worker {message.worker} on {message.host} crashed; its traceback is above")
 
     def _finish(self, number: int, outcome: Outcome) -> None:
-        if number in self._testing:
-            self._testing.discard(number)
+        if number in self._finals.pending:
+            self._finals.pending.discard(number)
             self._settled.append(number)
             self.archive.note({"record": "tested", "trial": number, "outcome": outcome.to_json()})
-            self._reports.append(self._tested_line(number, outcome))
+            self._reports.append(self._finals.line(number, outcome))
             return
         trial = self.study.find_running(number)
         if trial is None:
@@ -386,7 +354,7 @@ class Master:
 
     def _finish_for_good(self, trial: Trial, message: str) -> None:
         outcome = Outcome(Status.FAILED, message=message)
-        if trial.id in self._testing:
+        if trial.id in self._finals.pending:
             self._finish(trial.id, outcome)
         else:
             self._tell(trial, outcome)
@@ -466,32 +434,12 @@ class Master:
                 }
             )
 
-    def _plan_tests(self) -> None:
-        """Once the search is over: the best configurations and the anchors, on what no choice saw.
-
-        Not again where replicates of a configuration were tested as they were.
-        """
-        parts = self._last_parts
-        if self._tests_planned or not parts:
-            return
-        self._tests_planned = True
-        manifest = self.history.manifest
-        wanted = {*manifest.test_metrics} if Part.TEST in parts else set()
-        wanted |= {manifest.unseen_metric} if manifest.unseen_metric else set()
-        for row in self.history.finalists(self._tests.finalists):
-            replicates = self.history.confirmations(row.id)
-            if any(r.outcome is not None and wanted <= set(r.outcome.metrics) for r in replicates):
-                continue
-            if row.id not in self.history.tests and (trial := self._evaluated(row.id)) is not None:
-                self._testing.add(row.id)
-                self._again.append(trial)
-
     def _nothing_left(self) -> bool:
         if not self.study.finished or self.crew.busy or self._again:
             return False
         self._recommend()
-        self._plan_tests()
-        return not self._testing
+        self._again.extend(filter(None, map(self._evaluated, self._finals.draw())))
+        return not self._finals.pending
 
     def _preempt(self) -> None:
         """End the attempts still running; the run can be resumed and will send them again."""
@@ -508,7 +456,7 @@ class Master:
 
     def _trial(self, number: int) -> Trial | None:
         """The trial, where an attempt at it still matters."""
-        if number in self._testing:
+        if number in self._finals.pending:
             return self._evaluated(number)
         return self.study.find_running(number)
 
@@ -533,12 +481,3 @@ class Master:
         params = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()]
         head = f"{self.study.told:4d}/{self.study.budget} trial {trial.id:3d}{name}: {value}{error}"
         return f"{head} in {outcome.seconds:.1f} s, {best}  {' '.join(params)}{reason}".rstrip()
-
-    def _tested_line(self, trial: int, outcome: Outcome) -> str:
-        manifest = self.history.manifest
-        names = [*([manifest.unseen_metric] if manifest.unseen_metric else []), *manifest.test_metrics]
-        found = [f"{name} {outcome.metrics[name]:.6g}" for name in names if name in outcome.metrics]
-        said = f" [{outcome.reason}]" if found and outcome.message else ""
-        return (
-            f"          trial {trial:3d} tested: {', '.join(found) or outcome.reason or outcome.status}{said}"
-        )

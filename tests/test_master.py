@@ -24,8 +24,9 @@ from fractopt.archive.journal import JournalWriter
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.result import discard_file
 from fractopt.archive.store import Archive, load
+from fractopt.finals import TestPlan
 from fractopt.foreign import remove_from
-from fractopt.master import Ending, FailurePolicy, Master, TestPlan
+from fractopt.master import Ending, FailurePolicy, Master
 from fractopt.objective.base import CHECKPOINT, Evaluation, Report, UnusableError
 from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study

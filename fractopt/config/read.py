@@ -20,7 +20,8 @@ from fractopt.archive.manifest import MAX_INTEGERS, Manifest
 from fractopt.config.mistakes import ConfigError, Mistakes, one_of
 from fractopt.config.objective import ObjectiveTable, plain, read_objective
 from fractopt.config.tables import KEEP_ADAPTERS, File, RunTable
-from fractopt.master import FailurePolicy, TestPlan
+from fractopt.finals import TestPlan
+from fractopt.master import FailurePolicy
 from fractopt.objective.base import ObjectiveSettings
 from fractopt.optimizer import registry as optimizers
 from fractopt.optimizer.base import Optimizer
