@@ -258,7 +258,7 @@ def page(seeds: int) -> str:
             f"Shares of right answers: base {right[0].mean():.3f}, default {shares[0]:.3f}, best "
             f"{shares.max():.3f}, median {np.median(shares):.3f}; "
             f"{int((shares > shares.max() - 0.02).sum())} within 0.02 of the best.",
-            "\n".join(table([right] * seeds, (128, 256))),
+            "\n".join(table([right] * seeds, (128, 256, 384))),
         ]
     for name, diverged, spread in (("space-filling", 0.46, 0.02), ("model-based", 0.1, 0.006)):
         runs = [simulated(diverged, spread, seed) for seed in range(seeds)]
