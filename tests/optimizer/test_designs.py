@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import qmc
 
 from fractopt.optimizer import registry
+from fractopt.optimizer.base import DESIGN, STEP, TRIAL, design_stream, step_stream, trial_seed
 from fractopt.optimizer.minimize import minimize
 from fractopt.optimizer.study import Study
 from fractopt.space import Categorical, Float, Int, Ordinal, Space
@@ -172,6 +173,21 @@ def test_a_grid_too_large_is_refused() -> None:
         Study(cube(10), "grid", 50, settings={"levels": 10})
     with pytest.raises(ValueError, match="give a budget or fewer levels"):
         Study(cube(1), "grid").ask()
+
+
+# --- the random numbers
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 2**64 + 5])
+@pytest.mark.parametrize("index", [0, 77, 2**32 - 1, 2**32])
+def test_streams_are_those_of_numpys_spawn_keys(seed: int, index: int) -> None:
+    def stream(purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(purpose, index))))
+
+    assert step_stream(seed, index).random() == stream(STEP).random()
+    assert design_stream(seed, index).random() == stream(DESIGN).random()
+    sequence = np.random.SeedSequence(seed, spawn_key=(TRIAL, index))
+    assert trial_seed(seed, index) == sequence.generate_state(1, np.uint32)[0] >> 1
 
 
 # --- the registry
