@@ -50,7 +50,7 @@ BOARD_S = 2.0  # between two publications of what the workers do, at least
 BOARD_SHARE = 0.005  # of the time may go into them
 AT_ONCE = 32  # decisions are sent together: of many idle workers the first ones do not wait for the last
 AHEAD = 4  # workers for each decision that may be made ahead
-AHEAD_S, AHEAD_SHARE = 0.005, 0.005  # a decision that takes longer, and a larger share of an evaluation, is
+AHEAD_S, AHEAD_SHARE = 0.005, 0.005  # where one takes longer than that, and than that share of an evaluation
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
 
 
@@ -112,7 +112,7 @@ class Master:
         self._walltime = Walltime(walltime_s, archive.history)
         self._adapters = Adapters(archive.directory, archive.history, keep_adapters, self._finals.finalists)
         self._on_turn = on_turn
-        self._again: deque[Trial] = deque()  # to be sent before anything new
+        self._again: deque[Trial] = deque()  # to be sent before anything is asked
         self._changed = True  # since the last ask: only then can the answer differ
         self._decision_s = 0.0  # the last one took
         self._reports: list[str] = []  # to be shown once they are durable

@@ -122,7 +122,11 @@ class History:
             self._sessions[-1].ready.setdefault(record["worker"], record["time"])
         elif kind == "started":
             attempt = Attempt(
-                *(record["attempt"], record["worker"], record["host"], record["device"], record["time"]),
+                record["attempt"],
+                record["worker"],
+                record["host"],
+                record["device"],
+                record["time"],
                 incumbent=record.get("incumbent", -1),
             )
             self.rows[record["trial"]].attempts.append(attempt)
@@ -285,8 +289,9 @@ def _check(record: Record) -> None:
     for name, kind in _FIELDS.get(str(record.get("record")), {}).items():
         value: Any = record.get(name)
         if kind is float:
-            limit = _LATEST if name in ("time", "seconds") else sys.float_info.max
-            good = type(value) in (float, int) and abs(value) <= limit  # not so for a NaN
+            good = type(value) in (float, int) and (  # neither is so for a NaN
+                abs(value) < _LATEST if name in ("time", "seconds") else abs(value) <= sys.float_info.max
+            )
         else:
             good = type(value) is kind and (kind is not int or -(2**63) < value < 2**63)
         if not good:

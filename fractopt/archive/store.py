@@ -91,16 +91,10 @@ class Archive:
                 segment.unlink()
             for place in (directory, directory / "journal"):
                 sync_directory(place)  # before there is anything that it would be mixed with
-            archive = cls._open(directory, lock, _Stored(manifest, [], None, 1), config, meta)
+            return cls._open(directory, lock, _Stored(manifest, [], None, 1), config, meta)
         except BaseException:
             lock.release()
             raise
-        try:
-            archive.snapshot()
-        except BaseException:
-            archive.abandon()
-            raise
-        return archive
 
     @classmethod
     @no_collection()
@@ -152,6 +146,8 @@ class Archive:
         try:
             replace_file(directory / "run.toml", config.encode())
             replace_file(directory / "meta.json", json.dumps(meta, indent=1).encode() + b"\n")
+            if not stored.records:  # else the journal has them, and decisions wait
+                archive.snapshot()
         except BaseException:
             writer.close()
             raise
@@ -326,7 +322,6 @@ def _manifest(directory: Path) -> Manifest:
     return _read(directory).manifest
 
 
-@no_collection()
 def _read(directory: Path) -> _Stored:
     """The run in `directory`, from its journal, else from archive.h5; or an archive.h5 by itself."""
     number = next_number(directory / "journal")
@@ -351,7 +346,6 @@ def _read(directory: Path) -> _Stored:
     return _Stored(manifest, records, None, number)
 
 
-@no_collection()
 def _history(directory: Path, manifest: Manifest, records: list[Record]) -> History:
     try:
         return History(manifest, records)
@@ -361,6 +355,7 @@ def _history(directory: Path, manifest: Manifest, records: list[Record]) -> Hist
         ) from None
 
 
+@no_collection()
 def load(directory: str | os.PathLike[str]) -> History:
     """Read a run: a run directory, or an archive.h5 by itself. Never changes anything."""
     path = Path(directory)

@@ -30,11 +30,11 @@ class Incumbent:
 class Evaluation:
     """What an objective is asked for.
 
-    `params` are native values, empty for the base model. `directory` is the evaluation's own, it
-    exists and may be written to; None where a caller keeps no files. `shared` is one for what all evaluations
-    of a run have in common. `parts` is what is asked for: without
-    `Part.SEARCH` the outcome's value is told to nobody. `seed` is what a replicate differs in from the
-    evaluation it repeats: it must be used where `kind.is_replicate`, whatever else a user has fixed.
+    `params` are native values, empty for the base model. `directory` is the evaluation's own, and `shared`
+    that of all evaluations of its run: they exist and may be written to; None where a caller keeps no files.
+    `parts` is what is asked for: without `Part.SEARCH` the outcome's value is told to nobody. `seed` is what
+    a replicate differs in from the evaluation it repeats: it must be used where `kind.is_replicate`, whatever
+    else a user has fixed.
 
     `keep`, where there is one, takes the weights that an evaluation which ends ok has made, and returns when
     they are durable; it raises OSError. `kept` is what an earlier evaluation of this trial gave to it, for

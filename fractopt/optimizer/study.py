@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -435,7 +436,7 @@ class Study:
             return
         search = np.array(mine)
         if search.any():
-            outcomes = tuple(o for o, its_own in zip(event.outcomes, mine, strict=True) if its_own)
+            outcomes = tuple(compress(event.outcomes, mine))
             self.optimizer.apply(Told(event.ids[search], event.loss[search], outcomes))
         for number, loss in zip(event.ids[~search].tolist(), event.loss[~search], strict=True):
             trial, error = self._trials[number], self._outcomes[number].stderr or 0.0
