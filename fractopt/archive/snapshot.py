@@ -1,6 +1,6 @@
 """archive.h5: the whole run in one HDF5 file that is always complete and closed.
 
-    /evals     one compound row for each evaluation, scalar columns (see `history.table`)
+    /evals     one compound row for each evaluation, scalar columns (see `archive.table`)
     /journal   every record of the run in order, as JSON text: this file alone can be resumed
     attributes manifest (JSON), config (TOML), schema, complete, evaluations, missing, crc32
 
@@ -20,9 +20,10 @@ import h5py
 import numpy as np
 
 from fractopt.archive.heap import broken_collection
-from fractopt.archive.history import MISSING_INT, History, table
+from fractopt.archive.history import History
 from fractopt.archive.journal import ArchiveError, Record
 from fractopt.archive.manifest import Manifest
+from fractopt.archive.table import MISSING_INT, table
 from fractopt.durable import replace_file
 
 MAX_FILE = 1 << 30  # bytes; nothing that we write comes near

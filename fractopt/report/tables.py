@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fractopt.archive.history import MISSING_INT, History, Row, column_name, table
+from fractopt.archive.history import History, Row
 from fractopt.archive.result import evaluation_directory
+from fractopt.archive.table import MISSING_INT, column_name, table
 from fractopt.report.verdict import error_source
 from fractopt.trial import Status
 

@@ -20,11 +20,12 @@ import pandas as pd
 import pytest
 import runs
 
-from fractopt.archive.history import MISSING_INT, History, table
+from fractopt.archive.history import History
 from fractopt.archive.journal import ArchiveError
 from fractopt.archive.manifest import SCHEMA
 from fractopt.archive.snapshot import read_snapshot, write_snapshot
 from fractopt.archive.store import load
+from fractopt.archive.table import MISSING_INT, table
 from fractopt.report.tables import as_csv, as_records
 from fractopt.space import Categorical, Float, Int, Ordinal, Space
 from fractopt.trial import Asked, Budget, Outcome, Status, Told, event_to_json

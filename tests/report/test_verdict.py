@@ -15,7 +15,8 @@ sys.path.append(str(Path(__file__).resolve().parent))
 
 from histories import failure, history, value
 
-from fractopt.archive.history import History, table
+from fractopt.archive.history import History
+from fractopt.archive.table import table
 from fractopt.objective.lora.answers import paired_difference, write_answers
 from fractopt.report.comparison import Comparison, comparisons
 from fractopt.report.tables import as_csv, as_records, row_lines
