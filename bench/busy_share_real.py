@@ -61,6 +61,7 @@ def evaluate(argv: list[str]) -> int:
 def rank(name: str, directory: str) -> None:
     """One rank of the job: the master, or a worker."""
     from fractopt.parallel import mpi
+    from fractopt.parallel.beside import Beside
     from fractopt.parallel.rank import serve
 
     if not mpi.is_master():
@@ -70,7 +71,8 @@ def rank(name: str, directory: str) -> None:
     archive = Archive.create(Path(directory), manifest, "", {})
     study = Study(space, name, WORKERS * PER_WORKER, seed=0, record=archive.record)
     transport = mpi.MpiTransport()
-    ending = Master(study, transport, archive, Setup({}, directory, Limits())).run()
+    setup = Setup({}, directory, Limits())
+    ending = Master(study, transport, archive, setup, beside=Beside()).run()
     archive.close(complete=ending.complete, reason=ending.reason)
     transport.leave(0)
 

@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from fractopt.master import Ending, FailurePolicy, Master
 from fractopt.objective.base import CHECKPOINT, Evaluation, Report, UnusableError
 from fractopt.optimizer.stopping import StopRule
 from fractopt.optimizer.study import Study
+from fractopt.parallel.beside import Beside
 from fractopt.parallel.local import LocalTransport
 from fractopt.parallel.message import (
     Crashed,
@@ -44,7 +46,7 @@ from fractopt.parallel.message import (
     Unusable,
 )
 from fractopt.space import Float, Int, Space
-from fractopt.trial import Asked, Kind, Outcome, Part, Status, Told, Trial, event_to_json
+from fractopt.trial import Asked, Fitted, Kind, Outcome, Part, Status, Told, Trial, event_to_json
 
 SPACE = Space(Float("x", -5, 5), Float("y", -5, 5), Int("n", 1, 4))
 DEFAULT = {"x": 1.0, "y": 1.0, "n": 2}
@@ -254,7 +256,7 @@ def test_decisions_that_workers_would_wait_for_are_made_ahead(
     workers: int, slow: bool, ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if slow:  # beside these evaluations, which take no time, every decision is
-        monkeypatch.setattr(master, "AHEAD_S", 0.0)
+        monkeypatch.setattr(master, "SLOW_S", 0.0)
     run = Run(tmp_path / "r", "random", 60, workers)
     transport = LocalTransport(workers, seed=3, build=lambda _: run.bowl)
     early: list[int] = []
@@ -262,8 +264,8 @@ def test_decisions_that_workers_would_wait_for_are_made_ahead(
     ask = Study.ask
     send = transport.send
 
-    def noting_ask(self: Study, n: int = 1) -> tuple[Trial, ...]:
-        asked = ask(self, n)
+    def noting_ask(self: Study, n: int = 1, beside: Executor | None = None) -> tuple[Trial, ...]:
+        asked = ask(self, n, beside)
         if not transport.idle():
             early.extend(trial.id for trial in asked)
         return asked
@@ -288,6 +290,32 @@ def test_decisions_that_workers_would_wait_for_are_made_ahead(
     assert ending.complete
     assert len(history.evaluations) == 60
     assert all(attempts(history, number) == ["finished"] for number in waiting)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_fits_that_workers_would_wait_for_are_made_beside(
+    slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(master, "SLOW_S", 0.0 if slow else 1e9)
+    run = Run(tmp_path / "r", "gp", 40, 8)
+    begun: list[Future[Any]] = []
+
+    class Noting(Beside):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            begun.append(super().submit(fn, *args, **kwargs))
+            return begun[-1]
+
+    ending, history = run.play(beside=Noting())
+    assert ending.complete
+    assert len(history.evaluations) == 40
+    assert bool(begun) == slow
+    fits = [event for event in history.events if isinstance(event, Fitted)]
+    beside = [json.dumps(event_to_json(future.result())) for future in begun]
+    assert all(json.dumps(event_to_json(fit)) in beside for fit in fits[1:]) == slow
+    run.budget = 44  # from the history alone, wherever its fits were made
+    ending, history = run.play()
+    assert ending.complete
+    assert len(history.evaluations) == 44
 
 
 # --- the end, and after it

@@ -167,6 +167,7 @@ def _master(config: Config, archive: Archive, transport: Transport, signals: _St
     from fractopt.archive.journal import ArchiveError
     from fractopt.master import Master
     from fractopt.optimizer.study import Study
+    from fractopt.parallel.beside import Beside
     from fractopt.parallel.message import Setup
 
     study = Study(
@@ -208,6 +209,7 @@ def _master(config: Config, archive: Archive, transport: Transport, signals: _St
             stop=config.stop,
             walltime_s=config.walltime_s(),
             keep_adapters=config.keep_adapters,
+            beside=Beside(),
             on_turn=on_turn,
         )
         signals.stop(master)

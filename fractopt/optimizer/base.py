@@ -8,6 +8,8 @@ registered optimizer to this.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -17,6 +19,19 @@ from fractopt.trial import Event, Recorded
 
 # The first word of each seed sequence's spawn key: what the stream of random numbers is for.
 STEP, TRIAL, DESIGN = 0, 1, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Lengthy:
+    """A decision that takes long, such as a fit, where there is another one to go on with.
+
+    `make` computes its event from what was known when it was decided: in any thread, and the event may be
+    applied after others that came meanwhile. `meanwhile` decides without it, and is called before anything
+    is applied.
+    """
+
+    make: Callable[[], Recorded]
+    meanwhile: Callable[[], Recorded | None]
 
 
 class Optimizer(Protocol):
@@ -39,8 +54,8 @@ class Optimizer(Protocol):
         """The reason why this space cannot be searched, or None. Never a silent fallback."""
         ...
 
-    def decide(self, n: int, rng: np.random.Generator) -> Recorded | None:
-        """The next event: up to `n` points, a change of the tree, or None.
+    def decide(self, n: int, rng: np.random.Generator) -> Recorded | Lengthy | None:
+        """The next event: up to `n` points, a change of the tree, or None. Or how to compute a lengthy one.
 
         None means wait while trials are running, and exhausted when none is. A space-filling
         design draws by point index, not from `rng`, so that ask(8) equals eight ask(1).
@@ -53,6 +68,11 @@ class Optimizer(Protocol):
         A trial without a value is told with loss +inf.
         """
         ...
+
+
+def made(decision: Recorded | Lengthy | None) -> Recorded | None:
+    """The event of a decision, computed here and now where it is a lengthy one."""
+    return decision.make() if isinstance(decision, Lengthy) else decision
 
 
 def step_stream(seed: int, step: int) -> np.random.Generator:

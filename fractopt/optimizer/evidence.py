@@ -1,13 +1,14 @@
 """What a model-based optimizer knows: outcomes, points under way, and the last fit.
 
 Changes by `apply` only. The posterior is computed when first asked for, always by the same steps: one
-factorisation of what was known when the fit was recorded, then one extension for each later outcome in
-its order. So a resumed search computes the very same bits as one that was never interrupted.
+factorisation of what the fit was made of, then one extension for each later outcome in its order. So a
+resumed search computes the very same bits as one that was never interrupted.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -93,34 +94,41 @@ class Evidence:
         chosen = self.choice is not None and self.choice.transform.warp == "log"
         return chosen and float(self.loss.min()) <= 0.0
 
+    @property
+    def has_model(self) -> bool:
+        """Whether there was a fit, and its model has a use for all outcomes."""
+        return self.choice is not None and not self._has_no_logarithm
+
     def fit(self) -> Fitted:
         """The event of a fit to all outcomes; changes nothing."""
-        again = self.choice is None or self._n >= RECHOOSE * self._chosen or self._has_no_logarithm
+        return self.fitting()()
+
+    def fitting(self) -> Callable[[], Fitted]:
+        """The same fit, made when and where this is called: later outcomes are not in it."""
+        previous, count, features = self.choice, self._n, self.features
+        unit, loss, stderr = self.unit, self.loss, self.stderr  # rows are added, never changed
+        again = previous is None or count >= RECHOOSE * self._chosen or self._has_no_logarithm
         warps: tuple[str, ...] = WARPS
         kernels = tuple(KERNELS)
-        if self.choice is not None and not again:
-            warps, kernels = (self.choice.transform.warp,), (self.choice.parameters.kernel,)
-        choice = choose(
-            self.features,
-            self.unit,
-            self.loss,
-            self.stderr,
-            previous=self.choice,
-            warps=warps,
-            kernels=kernels,
-        )
-        parameters = choice.parameters
-        return Fitted(
-            count=self._n,
-            lengthscale=parameters.lengthscale,
-            signal=parameters.signal,
-            noise=parameters.noise,
-            mean=parameters.mean,
-            kernel=parameters.kernel,
-            warp=choice.transform.warp,
-            constants=constants(choice.transform),
-            rechosen=again,
-        )
+        if previous is not None and not again:
+            warps, kernels = (previous.transform.warp,), (previous.parameters.kernel,)
+
+        def made() -> Fitted:
+            choice = choose(features, unit, loss, stderr, previous=previous, warps=warps, kernels=kernels)
+            parameters = choice.parameters
+            return Fitted(
+                count=count,
+                lengthscale=parameters.lengthscale,
+                signal=parameters.signal,
+                noise=parameters.noise,
+                mean=parameters.mean,
+                kernel=parameters.kernel,
+                warp=choice.transform.warp,
+                constants=constants(choice.transform),
+                rechosen=again,
+            )
+
+        return made
 
     def model(self) -> Model:
         """The posterior of all outcomes. Raises RuntimeError before the first fit."""
@@ -146,16 +154,21 @@ class Evidence:
         """
         if self.choice is None:
             raise RuntimeError("no model was fitted yet")
-        scale = self.choice.parameters.lengthscale[self.features.owner]
-        x = self.features(self.unit) / scale
-        difference = x - self.features(point[np.newaxis, :])[0] / scale
-        distance = np.einsum("ij,ij->i", difference, difference)
         count = min(NEAREST, self._n)
-        nearest = np.sort(np.argpartition(distance, count - 1)[:count])
+        nearest = np.sort(np.argpartition(self.distance(self.unit, point), count - 1)[:count])
         model = Model.given(
             self.features, self.choice, self.unit[nearest], self.loss[nearest], self.stderr[nearest]
         )
         return model, nearest
+
+    def distance(self, unit: FloatArray, point: FloatArray) -> FloatArray:
+        """The squared distances (n,) of the points `unit` (n, d) from `point` (d,), in length scales."""
+        if self.choice is None:
+            raise RuntimeError("no model was fitted yet")
+        scale = self.choice.parameters.lengthscale[self.features.owner]
+        difference = (self.features(unit) - self.features(point[np.newaxis, :])) / scale
+        squared: FloatArray = np.einsum("ij,ij->i", difference, difference)
+        return squared
 
     # --- the only change
 

@@ -25,6 +25,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from fractopt.optimizer.base import Lengthy
 from fractopt.optimizer.candidates import mutations
 from fractopt.optimizer.fda import FDA, FDASettings
 from fractopt.optimizer.model_based import Belief, ModelBased, ModelSettings, Proposal
@@ -84,7 +85,7 @@ class Fractal(ModelBased):
     def leaf(self, point: FloatArray) -> int:
         return int(self.regions.locate(point[np.newaxis, :])[0])
 
-    def decide(self, n: int, rng: np.random.Generator) -> Recorded | None:
+    def decide(self, n: int, rng: np.random.Generator) -> Recorded | Lengthy | None:
         if self._alone is not None:
             return self._alone.decide(n, rng)
         return self._splits() or super().decide(n, rng)
@@ -125,7 +126,7 @@ class Fractal(ModelBased):
 
     def choose(self, belief: Belief, rng: np.random.Generator) -> list[Proposal]:
         model, best = belief.model, belief.best
-        if len(self.evidence) == belief.told:
+        if belief.whole:
             leaves = self.regions.leaves()
         else:
             leaves = np.unique(self.regions.locate(belief.unit))  # of a model that is good near them only

@@ -1,7 +1,7 @@
 """What `gp`, `thompson` and `fractal` share: a small design, fits, and points believed while they run.
 
     decide:  fewer results than `initial`, or none with a value   -> points of the Sobol' design
-             a fit is due                                          -> Fitted
+             a fit is due                                          -> Fitted; or, until it is there, as below
              else                                                  -> n points, one after the other, each
                                                                       believed before the next is chosen
 
@@ -19,14 +19,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from fractopt.optimizer.base import Lengthy
 from fractopt.optimizer.candidates import spread
-from fractopt.optimizer.evidence import MOST_EXACT, Evidence
+from fractopt.optimizer.evidence import MOST_EXACT, NEAREST, Evidence
 from fractopt.optimizer.sobol import Sobol, SobolSettings
 from fractopt.space import FloatArray, Space
 from fractopt.surrogate.model import Model
 from fractopt.trial import Asked, Event, Kind, Recorded
 
-# Beyond MOST_EXACT outcomes a decision looks at this many places, each with the posterior near it.
+# Beyond MOST_EXACT outcomes, or as many points under way, a decision looks at this many places, each with
+# the posterior near it.
 PLACES = 4
 # As many random points are tried, one after the other, before a decision gives up finding a new one.
 TRIES = 100
@@ -54,8 +56,9 @@ class Belief:
     """A model of all outcomes, or of those near a place, with the points under way believed.
 
     `unit` (n, d) are the points it is given, the first `told` of them outcomes, the others believed;
-    `mean` (n,) is its mean there, [`lower`, `upper`] (d,) the box in which it is to be trusted. `best`, the
-    incumbent, is the least mean at a told or believed point, here or at another place.
+    `mean` (n,) is its mean there, [`lower`, `upper`] (d,) the box in which it is to be trusted, `whole` where
+    that is the cube and all points are given. `best`, the incumbent, is the least mean at a told or believed
+    point, here or at another place.
     """
 
     model: Model
@@ -65,6 +68,7 @@ class Belief:
     upper: FloatArray
     mean: FloatArray
     best: float
+    whole: bool = False
 
     def parents(self, count: int) -> FloatArray:
         """The points of the `count` least means, the best first."""
@@ -117,14 +121,16 @@ class ModelBased(abc.ABC):
         """The leaf that a point (d,) of the design belongs to; -1 without a tree."""
         return -1
 
-    def decide(self, n: int, rng: np.random.Generator) -> Recorded | None:
+    def decide(self, n: int, rng: np.random.Generator) -> Recorded | Lengthy | None:
         evidence = self.evidence
         if evidence.known == self.space.cardinality:
             return None  # wait for what is running; exhausted when nothing is
         if len(evidence) < self._initial or not evidence.has_value:
             return self._designed(n)
-        if evidence.fit_is_due:
+        if not evidence.has_model:
             return evidence.fit()
+        if evidence.fit_is_due:
+            return Lengthy(evidence.fitting(), lambda: self._proposed(n, rng))
         return self._proposed(n, rng)
 
     def apply(self, event: Event) -> None:
@@ -173,16 +179,22 @@ class ModelBased(abc.ABC):
         evidence, d = self.evidence, self.space.dimension
         pending = evidence.pending_points()
         zeros, ones = np.zeros(d), np.ones(d)
-        if len(evidence) <= MOST_EXACT:
-            return [_belief(evidence.model(), evidence.unit, pending, zeros, ones)]
+        if max(len(evidence), len(pending)) <= MOST_EXACT:
+            return [replace(_belief(evidence.model(), evidence.unit, pending, zeros, ones), whole=True)]
         places = [evidence.unit[int(np.argmin(evidence.loss))], *spread(rng, PLACES - 1, zeros, ones)]
         beliefs = []
         for place in places:
             model, nearest = evidence.near(place)
             unit = evidence.unit[nearest]
             lower, upper = np.minimum(unit.min(axis=0), place), np.maximum(unit.max(axis=0), place)
-            inside = ((pending >= lower) & (pending <= upper)).all(axis=1)
-            beliefs.append(_belief(model, unit, pending[inside], lower, upper))
+            near = pending[((pending >= lower) & (pending <= upper)).all(axis=1)]
+            if len(near) > NEAREST:  # a smaller box, where no point under way is unknown to its model
+                near = near[np.argpartition(evidence.distance(near, place), NEAREST - 1)[:NEAREST]]
+                lower, upper = (
+                    np.maximum(lower, np.minimum(near.min(axis=0), place)),
+                    np.minimum(upper, np.maximum(near.max(axis=0), place)),
+                )
+            beliefs.append(_belief(model, unit, near, lower, upper))
         # Every place competes with the best of all.
         best = min(belief.best for belief in beliefs)
         return [replace(belief, best=best) for belief in beliefs]

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from fractopt.optimizer import registry
-from fractopt.optimizer.base import step_stream
+from fractopt.optimizer.base import Lengthy, made, step_stream
 from fractopt.optimizer.study import Study
 from fractopt.space import Categorical, Float, Int, Ordinal, Space
 from fractopt.trial import (
@@ -86,6 +86,13 @@ class Played:
     calls: list[tuple[int, int, int]] = field(default_factory=list)
 
 
+def decide_in_vain(optimizer: Any, n: int) -> None:
+    decision = optimizer.decide(n, np.random.default_rng(n))
+    if isinstance(decision, Lengthy):
+        decision.make()
+        decision.meanwhile()
+
+
 def play(study: Study, played: Played, seed: int, disturb: bool = False) -> None:
     """Five workers that finish in random order; one trial in ten fails. `disturb` decides in vain, often."""
     rng = np.random.default_rng(seed)
@@ -93,7 +100,7 @@ def play(study: Study, played: Played, seed: int, disturb: bool = False) -> None
         room = WORKERS - len(study.running)
         if disturb and played.events and len(played.calls) % 3 == 0:
             for n in (1, 3, 7):
-                study.optimizer.decide(n, np.random.default_rng(n))
+                decide_in_vain(study.optimizer, n)
         first = len(played.events)
         if room:
             study.ask(room)
@@ -301,7 +308,7 @@ def check_decisions(name: str, space: Space, known: dict[str, Any], place: str) 
         if isinstance(event, Stopped):
             break
         if not isinstance(event, Told | Budget):
-            same.append(is_alike(optimizer.decide(1, step_stream(7, len(same))), event))
+            same.append(is_alike(made(optimizer.decide(1, step_stream(7, len(same)))), event))
         optimizer.apply(event)
     assert len(same) >= min(space.cardinality, 30)
     assert sum(same) >= 0.9 * len(same), (

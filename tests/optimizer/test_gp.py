@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from fractopt.objective.functions import find
 from fractopt.optimizer import evidence as evidence_module
 from fractopt.optimizer import model_based, registry
-from fractopt.optimizer.base import step_stream
+from fractopt.optimizer.base import made, step_stream
 from fractopt.optimizer.evidence import Evidence
 from fractopt.optimizer.gp import GP
 from fractopt.optimizer.model_based import ModelSettings
@@ -185,11 +186,36 @@ def test_the_budget_does_not_matter_to_a_decision() -> None:
         optimizer = GP(SQUARE, 0, ModelSettings())
         optimizer.apply(Budget(budget, budget))
         _ask_and_tell(optimizer, np.random.default_rng(1).random((10, 2)))
-        fitted = optimizer.decide(1, step_stream(0, 0))
+        fitted = made(optimizer.decide(1, step_stream(0, 0)))
         assert isinstance(fitted, Fitted)
         optimizer.apply(fitted)
         decided.append(optimizer.decide(1, step_stream(0, 1)))
     assert np.array_equal(decided[0].unit, decided[1].unit)
+
+
+@pytest.mark.parametrize("told", [12, 80])
+def test_with_very_many_points_under_way_each_model_believes_all_that_are_in_its_box(
+    told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (evidence_module, model_based):
+        monkeypatch.setattr(module, "NEAREST", 30)
+    monkeypatch.setattr(model_based, "MOST_EXACT", 60)
+    optimizer = GP(SQUARE, 0, ModelSettings())
+    optimizer.apply(Budget(9000, 9000))
+    rng = np.random.default_rng(1)
+    _ask_and_tell(optimizer, rng.random((told, 2)))
+    optimizer.apply(optimizer.evidence.fit())
+    pending, ids = rng.random((300, 2)), np.arange(told, told + 300)
+    optimizer.apply(replace(Asked.points(pending), ids=ids, of=np.full(300, -1)))
+    beliefs = optimizer._beliefs(rng)
+    assert len(beliefs) == model_based.PLACES
+    for belief in beliefs:
+        inside = ((pending > belief.lower) & (pending < belief.upper)).all(axis=1)
+        believed = belief.unit[belief.told :]
+        assert 0 < inside.sum() <= len(believed) <= 30
+        assert {*map(tuple, pending[inside].tolist())} <= {*map(tuple, believed.tolist())}
+    (new,) = optimizer._proposed(1, rng).unit
+    assert not optimizer.evidence.is_known(SQUARE.key(new))
 
 
 def _record(space: Space, count: int) -> Evidence:
