@@ -154,21 +154,16 @@ class Evidence:
         """
         if self.choice is None:
             raise RuntimeError("no model was fitted yet")
+        scale = self.choice.parameters.lengthscale[self.features.owner]
+        x = self.features(self.unit) / scale
+        difference = x - self.features(point[np.newaxis, :])[0] / scale
+        distance = np.einsum("ij,ij->i", difference, difference)
         count = min(NEAREST, self._n)
-        nearest = np.sort(np.argpartition(self.distance(self.unit, point), count - 1)[:count])
+        nearest = np.sort(np.argpartition(distance, count - 1)[:count])
         model = Model.given(
             self.features, self.choice, self.unit[nearest], self.loss[nearest], self.stderr[nearest]
         )
         return model, nearest
-
-    def distance(self, unit: FloatArray, point: FloatArray) -> FloatArray:
-        """The squared distances (n,) of the points `unit` (n, d) from `point` (d,), in length scales."""
-        if self.choice is None:
-            raise RuntimeError("no model was fitted yet")
-        scale = self.choice.parameters.lengthscale[self.features.owner]
-        difference = (self.features(unit) - self.features(point[np.newaxis, :])) / scale
-        squared: FloatArray = np.einsum("ij,ij->i", difference, difference)
-        return squared
 
     # --- the only change
 

@@ -126,10 +126,8 @@ class Fractal(ModelBased):
 
     def choose(self, belief: Belief, rng: np.random.Generator) -> list[Proposal]:
         model, best = belief.model, belief.best
-        if belief.whole:
-            leaves = self.regions.leaves()
-        else:
-            leaves = np.unique(self.regions.locate(belief.unit))  # of a model that is good near them only
+        # A model that is good near its points only is asked about their leaves only.
+        leaves = self.regions.leaves() if belief.whole else np.unique(self.regions.locate(belief.unit))
         busy = self.regions.exclusive(np.unique(self.regions.locate(belief.unit[belief.told :])))
         free = np.setdiff1d(leaves, busy, assume_unique=True)
         if len(free) == 0:

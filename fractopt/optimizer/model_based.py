@@ -188,8 +188,12 @@ class ModelBased(abc.ABC):
             unit = evidence.unit[nearest]
             lower, upper = np.minimum(unit.min(axis=0), place), np.maximum(unit.max(axis=0), place)
             near = pending[((pending >= lower) & (pending <= upper)).all(axis=1)]
-            if len(near) > NEAREST:  # a smaller box, where no point under way is unknown to its model
-                near = near[np.argpartition(evidence.distance(near, place), NEAREST - 1)[:NEAREST]]
+            if (
+                len(near) > NEAREST
+            ):  # a smaller box: the points of no other are nearer in the largest coordinate
+                scale = model.choice.parameters.lengthscale
+                reach = (np.abs(near - place) / scale).max(axis=1)
+                near = near[np.argpartition(reach, NEAREST - 1)[:NEAREST]]
                 lower, upper = (
                     np.maximum(lower, np.minimum(near.min(axis=0), place)),
                     np.minimum(upper, np.maximum(near.max(axis=0), place)),
