@@ -85,7 +85,7 @@ class Master:
     """One run: a Study, the workers behind `transport`, and the archive that outlives both.
 
     `walltime_s` ends the run in time, counted from now. The weights of the best `keep_adapters` stay on
-    the disk, None where evaluations make none. `beside` is for lengthy decisions that the workers would
+    the disk, None where evaluations make none, nor a training state. `beside` is for lengthy decisions that the workers would
     wait for noticeably, None to let them wait. `on_turn` is called once a turn, for a display.
     """
 
@@ -115,6 +115,7 @@ class Master:
         self._walltime = Walltime(walltime_s, archive.history)
         self._adapters = Adapters(archive.directory, archive.history, keep_adapters, self._finals.finalists)
         self._beside = beside
+        self._leaves_state = keep_adapters is not None
         self._on_turn = on_turn
         self._again: deque[Trial] = deque()  # to be sent before anything is asked
         self._changed = True  # since the last ask: only then can the answer differ
@@ -246,7 +247,7 @@ class Master:
 
     def _commit(self) -> None:
         self.archive.commit()
-        for number in self._settled:
+        for number in self._settled if self._leaves_state else ():
             discard_file(self.archive.directory, number, CHECKPOINT)
         self._settled.clear()
         for line in self._reports:

@@ -1273,7 +1273,7 @@ def test_a_checkpoint_is_there_for_the_next_attempt_and_gone_with_a_durable_outc
 
     monkeypatch.setattr("fractopt.master.discard_file", discarded)
     run = Run(tmp_path / "r", tests=TestPlan("finalists", 1), bowl=Saving())
-    ending, history = run.play()
+    ending, history = run.play(keep_adapters=1)
     assert ending.complete
     assert {row.id for row in history.evaluations if len(row.attempts) > 1} >= {0, 3, 6, 9, 12}
     assert set(gone) == {row.id for row in history.evaluations}

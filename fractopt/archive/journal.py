@@ -45,7 +45,7 @@ class ArchiveError(Exception):
 _START = re.compile(rb"([0-9a-f]{8}) ([1-9][0-9]{0,8}) ")
 
 
-_JSON = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_JSON = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:

@@ -188,9 +188,8 @@ class ModelBased(abc.ABC):
             unit = evidence.unit[nearest]
             lower, upper = np.minimum(unit.min(axis=0), place), np.maximum(unit.max(axis=0), place)
             near = pending[((pending >= lower) & (pending <= upper)).all(axis=1)]
-            if (
-                len(near) > NEAREST
-            ):  # a smaller box: the points of no other are nearer in the largest coordinate
+            if len(near) > NEAREST:
+                # A smaller box: those nearest in the largest coordinate are all that are in it.
                 scale = model.choice.parameters.lengthscale
                 reach = (np.abs(near - place) / scale).max(axis=1)
                 near = near[np.argpartition(reach, NEAREST - 1)[:NEAREST]]

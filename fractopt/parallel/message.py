@@ -293,5 +293,5 @@ def _finite(text: str) -> float:
 
 
 # Made once: a message is a matter of microseconds.
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
