@@ -85,8 +85,9 @@ class Master:
     """One run: a Study, the workers behind `transport`, and the archive that outlives both.
 
     `walltime_s` ends the run in time, counted from now. The weights of the best `keep_adapters` stay on
-    the disk, None where evaluations make none, nor a training state. `beside` is for lengthy decisions that the workers would
-    wait for noticeably, None to let them wait. `on_turn` is called once a turn, for a display.
+    the disk, None where evaluations make none, nor a training state. `beside` makes lengthy decisions that
+    the workers would wait for noticeably, None lets them wait. `on_turn` is called once a turn, for a
+    display.
     """
 
     def __init__(
