@@ -69,7 +69,7 @@ def append_to(path: Path) -> int:
     return handle
 
 
-def remove_from(directory: Path, name: str) -> None:
+def remove_from(directory: Path | str, name: str) -> None:
     """Remove the file `name`, where it is there, from `directory`; raises OSError.
 
     A link in its place is removed itself; one in the place of the directory is an error.

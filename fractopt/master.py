@@ -8,6 +8,7 @@ saw of a run is on the disk.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections import deque
@@ -50,8 +51,9 @@ TURN_S = 0.1  # longest wait for a message; Open MPI's mpirun leaves 0.25 s betw
 BOARD_S = 2.0  # between two publications of what the workers do, at least
 BOARD_SHARE = 0.005  # of the time may go into them
 AT_ONCE = 32  # decisions are sent together: of many idle workers the first ones do not wait for the last
-SLOW_S, SLOW_SHARE = 0.005, 0.005  # a decision that takes longer, and a larger share of an evaluation
-AHEAD = 4  # workers for each decision that may be made ahead, where these are slow
+MANY = 4  # workers, of which a few results may be missed in a decision, so that the others need not wait
+AHEAD_S = 0.005  # where one takes longer than that, and than PATIENCE_SHARE of an evaluation
+PATIENCE_S, PATIENCE_SHARE = 0.5, 0.005  # of an evaluation: so long a lengthy decision is waited for
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
 
 
@@ -85,9 +87,8 @@ class Master:
     """One run: a Study, the workers behind `transport`, and the archive that outlives both.
 
     `walltime_s` ends the run in time, counted from now. The weights of the best `keep_adapters` stay on
-    the disk, None where evaluations make none, nor a training state. `beside` makes lengthy decisions that
-    the workers would wait for noticeably, None lets them wait. `on_turn` is called once a turn, for a
-    display.
+    the disk, None where evaluations make none. `beside` makes decisions that many workers would wait for
+    noticeably; None lets them wait. `on_turn` is called once a turn, for a display.
     """
 
     def __init__(
@@ -116,11 +117,10 @@ class Master:
         self._walltime = Walltime(walltime_s, archive.history)
         self._adapters = Adapters(archive.directory, archive.history, keep_adapters, self._finals.finalists)
         self._beside = beside
-        self._leaves_state = keep_adapters is not None
         self._on_turn = on_turn
         self._again: deque[Trial] = deque()  # to be sent before anything is asked
         self._changed = True  # since the last ask: only then can the answer differ
-        self._decision_s = self._slowest_s = 0.0  # the last one took, and the slowest one
+        self._decision_s = 0.0  # the last one took
         self._reports: list[str] = []  # to be shown once they are durable
         self._settled: list[int] = []  # evaluations that nothing will be gone on from, once that is durable
         self._unusable: dict[int, str] = {}
@@ -191,10 +191,10 @@ class Master:
         if n <= 0 or not self._changed or self.study.finished:
             return []
         began = time.monotonic()
-        # Beside the loop only where that matters: it is there too late for the first of the idle workers.
-        asked = self.study.ask(n, self._beside if self._is_slow(self._slowest_s) else None)
+        # With few workers each gets what all results say, and a run of one worker repeats itself.
+        beside = self._beside if len(self.crew.states) >= MANY else None
+        asked = self.study.ask(n, beside, min(PATIENCE_S, self._noticeable_s()))
         self._decision_s = time.monotonic() - began
-        self._slowest_s = max(self._slowest_s, self._decision_s)
         self._changed = len(asked) == n
         return [*asked]
 
@@ -204,15 +204,15 @@ class Master:
         That is worth it for evaluations of seconds only: what is decided later knows more results. And for
         many workers only: few ones' results would be missed.
         """
-        if self._stop is None and self._is_slow(self._decision_s) and not self._transport.idle():
-            self._again += self._ask(len(self.crew.states) // AHEAD - len(self._again))
+        if self._decision_s <= AHEAD_S or self._stop is not None or self._transport.idle():
+            return
+        if self._decision_s > self._noticeable_s():
+            self._again += self._ask(len(self.crew.states) // MANY - len(self._again))
 
-    def _is_slow(self, decision_s: float) -> bool:
-        """Whether workers wait noticeably for a decision that takes that long."""
-        if decision_s <= SLOW_S:
-            return False
+    def _noticeable_s(self) -> float:
+        """From how long on a worker's waiting for a decision matters, beside what an evaluation takes."""
         typical_s = self.history.typical_seconds
-        return typical_s is not None and decision_s > SLOW_SHARE * typical_s
+        return math.inf if typical_s is None else PATIENCE_SHARE * typical_s
 
     def _begin(self, worker: int, trial: Trial) -> Task:
         state = self.crew.states[worker]
@@ -248,7 +248,7 @@ class Master:
 
     def _commit(self) -> None:
         self.archive.commit()
-        for number in self._settled if self._leaves_state else ():
+        for number in self._settled:
             discard_file(self.archive.directory, number, CHECKPOINT)
         self._settled.clear()
         for line in self._reports:

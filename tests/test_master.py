@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -256,7 +256,7 @@ def test_decisions_that_workers_would_wait_for_are_made_ahead(
     workers: int, slow: bool, ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if slow:  # beside these evaluations, which take no time, every decision is
-        monkeypatch.setattr(master, "SLOW_S", 0.0)
+        monkeypatch.setattr(master, "AHEAD_S", 0.0)
     run = Run(tmp_path / "r", "random", 60, workers)
     transport = LocalTransport(workers, seed=3, build=lambda _: run.bowl)
     early: list[int] = []
@@ -264,8 +264,8 @@ def test_decisions_that_workers_would_wait_for_are_made_ahead(
     ask = Study.ask
     send = transport.send
 
-    def noting_ask(self: Study, n: int = 1, beside: Executor | None = None) -> tuple[Trial, ...]:
-        asked = ask(self, n, beside)
+    def noting_ask(self: Study, n: int, *how: Any) -> tuple[Trial, ...]:
+        asked = ask(self, n, *how)
         if not transport.idle():
             early.extend(trial.id for trial in asked)
         return asked
@@ -292,12 +292,16 @@ def test_decisions_that_workers_would_wait_for_are_made_ahead(
     assert all(attempts(history, number) == ["finished"] for number in waiting)
 
 
-@pytest.mark.parametrize("slow", [True, False])
-def test_fits_that_workers_would_wait_for_are_made_beside(
-    slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("workers", "patience_s", "beside", "late"),
+    [(8, 0.0, True, True), (8, 60.0, True, False), (3, 0.0, False, False)],
+)
+def test_fits_that_many_workers_would_wait_for_are_made_beside(
+    workers: int, patience_s: float, beside: bool, late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(master, "SLOW_S", 0.0 if slow else 1e9)
-    run = Run(tmp_path / "r", "gp", 40, 8)
+    monkeypatch.setattr(master, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(master, "PATIENCE_SHARE", math.inf)
+    run = Run(tmp_path / "r", "gp", 40, workers)
     begun: list[Future[Any]] = []
 
     class Noting(Beside):
@@ -308,10 +312,15 @@ def test_fits_that_workers_would_wait_for_are_made_beside(
     ending, history = run.play(beside=Noting())
     assert ending.complete
     assert len(history.evaluations) == 40
-    assert bool(begun) == slow
-    fits = [event for event in history.events if isinstance(event, Fitted)]
-    beside = [json.dumps(event_to_json(future.result())) for future in begun]
-    assert all(json.dumps(event_to_json(fit)) in beside for fit in fits[1:]) == slow
+    assert bool(begun) == beside
+    told, behind = 0, []
+    for event in history.events:
+        if isinstance(event, Told):
+            told += sum(history.rows[number].kind is not Kind.BASE for number in event.ids.tolist())
+        elif isinstance(event, Fitted):
+            behind.append(told - event.count)
+    assert len(behind) > 3
+    assert any(behind) == late
     run.budget = 44  # from the history alone, wherever its fits were made
     ending, history = run.play()
     assert ending.complete

@@ -15,11 +15,12 @@ from fractopt.text import masked_bytes
 from fractopt.trial import Outcome, Trial
 
 MAX_RESULT = 1 << 20  # bytes
+_PLACE = "evals/{:06d}"
 
 
 def evaluation_directory(run: Path, trial: int) -> Path:
     """Where the files of evaluation number `trial` of the run in `run` are."""
-    return run / f"evals/{trial:06d}"
+    return run / _PLACE.format(trial)
 
 
 def make_evaluation_directory(run: Path, trial: int) -> Path:
@@ -33,8 +34,9 @@ def make_evaluation_directory(run: Path, trial: int) -> Path:
 
 def discard_file(run: Path, trial: int, name: str) -> None:
     """Remove the file `name` of evaluation `trial`; one that cannot be removed does no harm but its size."""
+    # Done once for each evaluation, and a Path takes as long as the rest of it.
     with suppress(OSError):
-        remove_from(evaluation_directory(run, trial), name)
+        remove_from(f"{run}/{_PLACE.format(trial)}", name)
 
 
 def keep_result(directory: Path, trial: int, attempt: int, seed: int, outcome: Outcome) -> None:

@@ -60,6 +60,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from fractopt.optimizer.base import Lengthy
 from fractopt.optimizer.evidence import MOST_EXACT, Evidence
 from fractopt.optimizer.soo import SOO, SOOSettings
 from fractopt.space import FloatArray, Space
@@ -105,14 +106,16 @@ class BaMSOO:
     def tree(self) -> BoxTree:
         return self.soo.tree
 
-    def decide(self, n: int, rng: np.random.Generator) -> Recorded | None:
+    def decide(self, n: int, rng: np.random.Generator) -> Recorded | Lengthy | None:
         event = self.soo.decide(n, rng)
         if not (self.settings.gate and isinstance(event, Asked) and self.evidence.has_value):
             return event
         if self.tree.has_value(int(event.node[0])):  # an imagined one, which the sweep chose
             return event
-        if self.evidence.fit_is_due:
+        if not self.evidence.has_model:
             return self.evidence.fit()
+        if self.evidence.fit_is_due:
+            return Lengthy(self.evidence.fitting(), lambda: self._judged(event))
         return self._judged(event)
 
     def apply(self, event: Event) -> None:

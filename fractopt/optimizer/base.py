@@ -25,13 +25,13 @@ STEP, TRIAL, DESIGN = 0, 1, 2
 class Lengthy:
     """A decision that takes long, such as a fit, where there is another one to go on with.
 
-    `make` computes its event from what was known when it was decided: in any thread, and the event may be
+    `compute` makes its event of what was known when it was decided: in any thread, and the event may be
     applied after others that came meanwhile. `meanwhile` decides without it, and is called before anything
-    is applied.
+    else is applied.
     """
 
-    make: Callable[[], Recorded]
-    meanwhile: Callable[[], Recorded | None]
+    compute: Callable[[], Recorded]
+    meanwhile: Callable[[], Recorded]
 
 
 class Optimizer(Protocol):
@@ -70,9 +70,9 @@ class Optimizer(Protocol):
         ...
 
 
-def made(decision: Recorded | Lengthy | None) -> Recorded | None:
-    """The event of a decision, computed here and now where it is a lengthy one."""
-    return decision.make() if isinstance(decision, Lengthy) else decision
+def computed(decision: Recorded | Lengthy | None) -> Recorded | None:
+    """The event of a decision, here and now where it is a lengthy one."""
+    return decision.compute() if isinstance(decision, Lengthy) else decision
 
 
 def step_stream(seed: int, step: int) -> np.random.Generator:

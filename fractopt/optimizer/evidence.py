@@ -1,8 +1,8 @@
 """What a model-based optimizer knows: outcomes, points under way, and the last fit.
 
 Changes by `apply` only. The posterior is computed when first asked for, always by the same steps: one
-factorisation of what the fit was made of, then one extension for each later outcome in its order. So a
-resumed search computes the very same bits as one that was never interrupted.
+factorisation of what was known when the fit was recorded, then one extension for each later outcome in
+its order. So a resumed search computes the very same bits as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Evidence:
         self._rows = np.empty((64, space.dimension + 2))
         self._n = 0
         self._keys: set[tuple[int, ...]] = set()
-        self._fitted = 0  # outcomes known at the last fit
+        self._fitted = 0  # outcomes that the last fit was made of
+        self._factored = 0  # outcomes known when it was recorded
         self._chosen = 0  # outcomes known when warp and kernel were last chosen
         self._model: Model | None = None
         self._conditioned = 0  # outcomes that `_model` is given
@@ -113,7 +114,7 @@ class Evidence:
         if previous is not None and not again:
             warps, kernels = (previous.transform.warp,), (previous.parameters.kernel,)
 
-        def made() -> Fitted:
+        def fit() -> Fitted:
             choice = choose(features, unit, loss, stderr, previous=previous, warps=warps, kernels=kernels)
             parameters = choice.parameters
             return Fitted(
@@ -128,18 +129,18 @@ class Evidence:
                 rechosen=again,
             )
 
-        return made
+        return fit
 
     def model(self) -> Model:
         """The posterior of all outcomes. Raises RuntimeError before the first fit."""
         if self.choice is None:
             raise RuntimeError("no model was fitted yet")
         if self._model is None:
-            known = slice(0, self._fitted)
+            known = slice(0, self._factored)
             self._model = Model.given(
                 self.features, self.choice, self.unit[known], self.loss[known], self.stderr[known]
             )
-            self._conditioned = self._fitted
+            self._conditioned = self._factored
         while self._conditioned < self._n:
             new = slice(self._conditioned, self._conditioned + 1)
             self._model = self._model.and_given(self.unit[new], self.loss[new], self.stderr[new])
@@ -192,7 +193,7 @@ class Evidence:
                 event.lengthscale, event.signal, event.noise, event.mean, event.kernel
             )
             self.choice = Choice(from_constants(event.warp, event.constants), parameters)
-            self._fitted = event.count
+            self._fitted, self._factored = event.count, self._n
             self._chosen = event.count if event.rechosen else self._chosen
             self._model = None
 

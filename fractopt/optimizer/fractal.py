@@ -126,9 +126,13 @@ class Fractal(ModelBased):
 
     def choose(self, belief: Belief, rng: np.random.Generator) -> list[Proposal]:
         model, best = belief.model, belief.best
-        # A model that is good near its points only is asked about their leaves only.
-        leaves = self.regions.leaves() if belief.whole else np.unique(self.regions.locate(belief.unit))
-        busy = self.regions.exclusive(np.unique(self.regions.locate(belief.unit[belief.told :])))
+        under_way = belief.unit[belief.told :]
+        if belief.whole:
+            leaves = self.regions.leaves()
+        else:  # a model that is good near some points only is asked about their leaves only
+            leaves = np.unique(self.regions.locate(belief.unit[belief.holds(belief.unit)]))
+            under_way = np.concatenate([under_way, self.evidence.pending_points()])
+        busy = self.regions.exclusive(np.unique(self.regions.locate(under_way)))
         free = np.setdiff1d(leaves, busy, assume_unique=True)
         if len(free) == 0:
             busy, free = busy[:0], leaves
@@ -138,8 +142,10 @@ class Fractal(ModelBased):
         mutated = mutations(self.space, rng, belief.parents(PARENTS), CHILDREN)
         points = np.concatenate([self.regions.centres(free), self.regions.sample(free, each, rng), mutated])
         homes = self.regions.locate(points)
-        allowed = ~np.isin(homes, busy)
+        allowed = ~np.isin(homes, busy) & belief.holds(points)
         points, homes = points[allowed], homes[allowed]
+        if len(points) == 0:
+            return []
         mean, variance = model.posterior.predict(model.scaled(points))
         scores = log_ei(mean, np.sqrt(variance), best)
         order = np.argsort(-scores, kind="stable")

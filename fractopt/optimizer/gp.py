@@ -54,7 +54,7 @@ class GP(ModelBased):
                 mutations(self.space, rng, belief.parents(PARENTS), CHILDREN),
             ]
         )
-        candidates = model.features.snapped(candidates)
+        candidates = model.features.snapped(candidates[belief.holds(candidates)])
         mean, variance = model.posterior.predict(model.scaled(candidates))
         score = log_ei(mean, np.sqrt(variance), best)
         order = np.argsort(-score, kind="stable")[:50]

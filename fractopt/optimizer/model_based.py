@@ -1,7 +1,8 @@
 """What `gp`, `thompson` and `fractal` share: a small design, fits, and points believed while they run.
 
     decide:  fewer results than `initial`, or none with a value   -> points of the Sobol' design
-             a fit is due                                          -> Fitted; or, until it is there, as below
+             no model, or one that has no use for all outcomes      -> Fitted
+             a fit is due                                          -> Fitted, or as below until it is there
              else                                                  -> n points, one after the other, each
                                                                       believed before the next is chosen
 
@@ -23,7 +24,7 @@ from fractopt.optimizer.base import Lengthy
 from fractopt.optimizer.candidates import spread
 from fractopt.optimizer.evidence import MOST_EXACT, NEAREST, Evidence
 from fractopt.optimizer.sobol import Sobol, SobolSettings
-from fractopt.space import FloatArray, Space
+from fractopt.space import BoolArray, FloatArray, Space
 from fractopt.surrogate.model import Model
 from fractopt.trial import Asked, Event, Kind, Recorded
 
@@ -71,8 +72,14 @@ class Belief:
     whole: bool = False
 
     def parents(self, count: int) -> FloatArray:
-        """The points of the `count` least means, the best first."""
-        return self.unit[np.argsort(self.mean, kind="stable")[:count]]
+        """The points of the `count` least means in the box, the best first."""
+        inside = self.holds(self.unit)
+        return self.unit[inside][np.argsort(self.mean[inside], kind="stable")[:count]]
+
+    def holds(self, points: FloatArray) -> BoolArray:
+        """Which of the points (n, d) are in the box (n,)."""
+        inside: BoolArray = np.all((points >= self.lower) & (points <= self.upper), axis=1)
+        return inside
 
     def believing(self, point: FloatArray) -> Belief:
         """With the point (d,) believed as well."""
@@ -189,7 +196,7 @@ class ModelBased(abc.ABC):
             lower, upper = np.minimum(unit.min(axis=0), place), np.maximum(unit.max(axis=0), place)
             near = pending[((pending >= lower) & (pending <= upper)).all(axis=1)]
             if len(near) > NEAREST:
-                # A smaller box: those nearest in the largest coordinate are all that are in it.
+                # A smaller box: the nearest ones by the largest coordinate are all that it holds.
                 scale = model.choice.parameters.lengthscale
                 reach = (np.abs(near - place) / scale).max(axis=1)
                 near = near[np.argpartition(reach, NEAREST - 1)[:NEAREST]]

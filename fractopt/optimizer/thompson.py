@@ -37,10 +37,12 @@ class Thompson(ModelBased):
                 mutations(self.space, rng, belief.parents(PARENTS), CHILDREN),
             ]
         )
+        candidates = candidates[belief.holds(candidates)]
         values = draw(model.scaled(candidates))
         for _ in range(ROUNDS):
             best = np.argsort(values, kind="stable")[:PARENTS]
             children = mutations(self.space, rng, candidates[best], CHILDREN)
+            children = children[belief.holds(children)]
             candidates = np.concatenate([candidates[best], children])
             values = np.concatenate([values[best], draw(model.scaled(children))])
         candidates = model.features.snapped(candidates)

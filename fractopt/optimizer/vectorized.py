@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fractopt.optimizer import registry
-from fractopt.optimizer.base import Optimizer, made, step_stream
+from fractopt.optimizer.base import Optimizer, computed, step_stream
 from fractopt.optimizer.partition import Partition
 from fractopt.space import Float, FloatArray, Space
 from fractopt.tree import EventBlock
@@ -141,7 +141,7 @@ class _Loop:
         self._take(told, value, unit)
 
     def _propose(self, n: int) -> None:
-        event = made(self.optimizer.decide(n, step_stream(self.seed, self.step)))
+        event = computed(self.optimizer.decide(n, step_stream(self.seed, self.step)))
         if event is None:
             self.exhausted = True
             return

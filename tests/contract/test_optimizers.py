@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from fractopt.optimizer import registry
-from fractopt.optimizer.base import Lengthy, made, step_stream
+from fractopt.optimizer.base import Lengthy, computed, step_stream
 from fractopt.optimizer.study import Study
 from fractopt.space import Categorical, Float, Int, Ordinal, Space
 from fractopt.trial import (
@@ -89,7 +89,7 @@ class Played:
 def decide_in_vain(optimizer: Any, n: int) -> None:
     decision = optimizer.decide(n, np.random.default_rng(n))
     if isinstance(decision, Lengthy):
-        decision.make()
+        decision.compute()
         decision.meanwhile()
 
 
@@ -308,7 +308,7 @@ def check_decisions(name: str, space: Space, known: dict[str, Any], place: str) 
         if isinstance(event, Stopped):
             break
         if not isinstance(event, Told | Budget):
-            same.append(is_alike(made(optimizer.decide(1, step_stream(7, len(same)))), event))
+            same.append(is_alike(computed(optimizer.decide(1, step_stream(7, len(same)))), event))
         optimizer.apply(event)
     assert len(same) >= min(space.cardinality, 30)
     assert sum(same) >= 0.9 * len(same), (

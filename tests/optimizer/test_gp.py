@@ -11,13 +11,13 @@ import pytest
 from fractopt.objective.functions import find
 from fractopt.optimizer import evidence as evidence_module
 from fractopt.optimizer import model_based, registry
-from fractopt.optimizer.base import made, step_stream
+from fractopt.optimizer.base import computed, step_stream
 from fractopt.optimizer.evidence import Evidence
 from fractopt.optimizer.gp import GP
-from fractopt.optimizer.model_based import ModelSettings
+from fractopt.optimizer.model_based import ModelBased, ModelSettings
 from fractopt.optimizer.study import Study
-from fractopt.space import Categorical, Float, FloatArray, Int, Space
-from fractopt.trial import Asked, Budget, Fitted, Kind, Outcome, Recorded, Told
+from fractopt.space import Categorical, Float, FloatArray, Int, IntArray, Space
+from fractopt.trial import Asked, Budget, Expanded, Fitted, Kind, Outcome, Recorded, Told
 
 SQUARE = Space(Float("x", 0, 1), Float("y", 0, 1))
 
@@ -186,27 +186,31 @@ def test_the_budget_does_not_matter_to_a_decision() -> None:
         optimizer = GP(SQUARE, 0, ModelSettings())
         optimizer.apply(Budget(budget, budget))
         _ask_and_tell(optimizer, np.random.default_rng(1).random((10, 2)))
-        fitted = made(optimizer.decide(1, step_stream(0, 0)))
+        fitted = computed(optimizer.decide(1, step_stream(0, 0)))
         assert isinstance(fitted, Fitted)
         optimizer.apply(fitted)
         decided.append(optimizer.decide(1, step_stream(0, 1)))
     assert np.array_equal(decided[0].unit, decided[1].unit)
 
 
+@pytest.mark.parametrize("name", ["fractal", "gp", "thompson"])
 @pytest.mark.parametrize("told", [12, 80])
-def test_with_very_many_points_under_way_each_model_believes_all_that_are_in_its_box(
-    told: int, monkeypatch: pytest.MonkeyPatch
+def test_with_very_many_points_under_way_each_model_is_asked_where_it_believes_all_of_them(
+    name: str, told: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (evidence_module, model_based):
         monkeypatch.setattr(module, "NEAREST", 30)
     monkeypatch.setattr(model_based, "MOST_EXACT", 60)
-    optimizer = GP(SQUARE, 0, ModelSettings())
+    optimizer = registry.create(name, SQUARE, 0, {})
     optimizer.apply(Budget(9000, 9000))
     rng = np.random.default_rng(1)
     _ask_and_tell(optimizer, rng.random((told, 2)))
     optimizer.apply(optimizer.evidence.fit())
     pending, ids = rng.random((300, 2)), np.arange(told, told + 300)
-    optimizer.apply(replace(Asked.points(pending), ids=ids, of=np.full(300, -1)))
+    while isinstance(event := optimizer.decide(1, rng), Expanded):
+        optimizer.apply(event)
+    asked = Asked.points(pending, _leaves(optimizer, pending))
+    optimizer.apply(replace(asked, ids=ids, of=np.full(300, -1)))
     beliefs = optimizer._beliefs(rng)
     assert len(beliefs) == model_based.PLACES
     for belief in beliefs:
@@ -214,6 +218,9 @@ def test_with_very_many_points_under_way_each_model_believes_all_that_are_in_its
         believed = belief.unit[belief.told :]
         assert 0 < inside.sum() <= len(believed) <= 30
         assert {*map(tuple, pending[inside].tolist())} <= {*map(tuple, believed.tolist())}
+        proposed = [proposal.point for proposal in optimizer.choose(belief, rng)]
+        assert proposed or name == "fractal"
+        assert all(((point >= belief.lower) & (point <= belief.upper)).all() for point in proposed)
     (new,) = optimizer._proposed(1, rng).unit
     assert not optimizer.evidence.is_known(SQUARE.key(new))
 
@@ -232,8 +239,12 @@ def _tell(evidence: Evidence, unit: FloatArray, outcomes: list[Outcome]) -> None
     evidence.apply(Told(ids, np.array([outcome.value for outcome in outcomes]), tuple(outcomes)))
 
 
-def _ask_and_tell(optimizer: GP, unit: FloatArray) -> None:
+def _leaves(optimizer: ModelBased, unit: FloatArray) -> IntArray:
+    return np.array([optimizer.leaf(point) for point in unit], np.int64)
+
+
+def _ask_and_tell(optimizer: ModelBased, unit: FloatArray) -> None:
     ids, none = np.arange(len(unit)), np.full(len(unit), -1)
-    optimizer.apply(Asked(unit, none, ids, ids, none, Kind.SEARCH))
+    optimizer.apply(Asked(unit, _leaves(optimizer, unit), ids, ids, none, Kind.SEARCH))
     outcomes = tuple(Outcome.of(bowl(u)) for u in unit)
     optimizer.apply(Told(ids, np.array([outcome.value for outcome in outcomes]), outcomes))
