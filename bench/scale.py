@@ -37,7 +37,8 @@ from fractopt.archive import store
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.snapshot import write_snapshot
 from fractopt.archive.store import Archive
-from fractopt.master import PATIENCE_S, PATIENCE_SHARE, Master
+from fractopt.decisions import PATIENCE_S, PATIENCE_SHARE
+from fractopt.master import Master
 from fractopt.objective.base import Evaluation, Report
 from fractopt.objective.functions import find
 from fractopt.optimizer import registry
@@ -53,7 +54,7 @@ STARTUP_S = 60.0  # until a worker is ready, in the mean; as different from each
 FDATASYNC_S = 0.004  # of a commit on a local disk, by the wall
 CPU_LIMIT_S = 600.0  # for the decisions of one run
 PEER = "random"
-CLOCKS = ("fractopt.master", "fractopt.walltime", "fractopt.parallel.crew")
+CLOCKS = ("fractopt.master", "fractopt.decisions", "fractopt.walltime", "fractopt.parallel.crew")
 CLOCKS += ("fractopt.archive.store", "fractopt.archive.lock")
 
 

@@ -8,7 +8,6 @@ saw of a run is on the disk.
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from fractopt.archive.history import History
 from fractopt.archive.result import discard_file, surviving_result
 from fractopt.archive.store import Archive
 from fractopt.choice import recommend
+from fractopt.decisions import Decisions
 from fractopt.finals import Finals, TestPlan
 from fractopt.objective.base import CHECKPOINT
 from fractopt.optimizer.stopping import StopRule
@@ -51,9 +51,6 @@ TURN_S = 0.1  # longest wait for a message; Open MPI's mpirun leaves 0.25 s betw
 BOARD_S = 2.0  # between two publications of what the workers do, at least
 BOARD_SHARE = 0.005  # of the time may go into them
 AT_ONCE = 32  # decisions are sent together: of many idle workers the first ones do not wait for the last
-MANY = 4  # workers, of which a few results may be missed in a decision, so that the others need not wait
-AHEAD_S = 0.005  # where one takes longer than that, and than PATIENCE_SHARE of an evaluation
-PATIENCE_S, PATIENCE_SHARE = 0.5, 0.005  # of an evaluation: so long a lengthy decision is waited for
 LOST_RETRIES = 10  # a configuration that takes its worker along this often is the cause
 
 
@@ -110,17 +107,15 @@ class Master:
         self.archive = archive
         self.crew = Crew()
         self._transport = transport
+        self._decisions = Decisions(study, archive.history, beside)
         self._setup = setup
         self._policy = policy or FailurePolicy()
         self._finals = Finals(tests or TestPlan(), archive.history)
         self._stop_rule = stop or StopRule()
         self._walltime = Walltime(walltime_s, archive.history)
         self._adapters = Adapters(archive.directory, archive.history, keep_adapters, self._finals.finalists)
-        self._beside = beside
         self._on_turn = on_turn
         self._again: deque[Trial] = deque()  # to be sent before anything is asked
-        self._changed = True  # since the last ask: only then can the answer differ
-        self._decision_s = 0.0  # the last one took
         self._reports: list[str] = []  # to be shown once they are durable
         self._settled: list[int] = []  # evaluations that nothing will be gone on from, once that is durable
         self._unusable: dict[int, str] = {}
@@ -146,7 +141,8 @@ class Master:
         while self._ending is None:
             self._dispatch()
             if self._ending is None:
-                self._decide_ahead()
+                if self._stop is None and not self._transport.idle():
+                    self._again += self._decisions.ahead(len(self._again), len(self.crew.states))
                 for message in self._transport.receive(TURN_S):
                     self._take(message)
                 self._look_at_the_clock()
@@ -184,35 +180,7 @@ class Master:
             trial = self._again.popleft()
             if self._trial(trial.id) is not None:  # else a late attempt told it meanwhile
                 trials.append(trial)
-        return trials + self._ask(n - len(trials))
-
-    def _ask(self, n: int) -> list[Trial]:
-        """Up to `n` new trials; none where nothing was learnt since there were none."""
-        if n <= 0 or not self._changed or self.study.finished:
-            return []
-        began = time.monotonic()
-        # With few workers each gets what all results say, and a run of one worker repeats itself.
-        beside = self._beside if len(self.crew.states) >= MANY else None
-        asked = self.study.ask(n, beside, min(PATIENCE_S, self._noticeable_s()))
-        self._decision_s = time.monotonic() - began
-        self._changed = len(asked) == n
-        return [*asked]
-
-    def _decide_ahead(self) -> None:
-        """While every worker is busy, decide for the next ones, where they would wait for it noticeably.
-
-        That is worth it for evaluations of seconds only: what is decided later knows more results. And for
-        many workers only: few ones' results would be missed.
-        """
-        if self._decision_s <= AHEAD_S or self._stop is not None or self._transport.idle():
-            return
-        if self._decision_s > self._noticeable_s():
-            self._again += self._ask(len(self.crew.states) // MANY - len(self._again))
-
-    def _noticeable_s(self) -> float:
-        """From how long on a worker's waiting for a decision matters, beside what an evaluation takes."""
-        typical_s = self.history.typical_seconds
-        return math.inf if typical_s is None else PATIENCE_SHARE * typical_s
+        return trials + self._decisions.ask(n - len(trials), len(self.crew.states))
 
     def _begin(self, worker: int, trial: Trial) -> Task:
         state = self.crew.states[worker]
@@ -286,7 +254,7 @@ class Master:
         if isinstance(message, Progress):
             self.crew.hear(message)
             return
-        self._changed = True
+        self._decisions.hear()
         if isinstance(message, Hello):
             self.crew.greet(message)
             self._next_board = self._soonest_board  # `status` shows it at once, or nearly so

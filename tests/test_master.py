@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fractopt import master
+from fractopt import decisions
 from fractopt.archive import adapters
 from fractopt.archive.adapters import FILE, MARGIN
 from fractopt.archive.history import History, Row
@@ -256,7 +256,7 @@ def test_decisions_that_workers_would_wait_for_are_made_ahead(
     workers: int, slow: bool, ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if slow:  # beside these evaluations, which take no time, every decision is
-        monkeypatch.setattr(master, "AHEAD_S", 0.0)
+        monkeypatch.setattr(decisions, "AHEAD_S", 0.0)
     run = Run(tmp_path / "r", "random", 60, workers)
     transport = LocalTransport(workers, seed=3, build=lambda _: run.bowl)
     early: list[int] = []
@@ -299,8 +299,8 @@ def test_decisions_that_workers_would_wait_for_are_made_ahead(
 def test_fits_that_many_workers_would_wait_for_are_made_beside(
     workers: int, patience_s: float, beside: bool, late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(master, "PATIENCE_S", patience_s)
-    monkeypatch.setattr(master, "PATIENCE_SHARE", math.inf)
+    monkeypatch.setattr(decisions, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(decisions, "PATIENCE_SHARE", math.inf)
     run = Run(tmp_path / "r", "gp", 40, workers)
     begun: list[Future[Any]] = []
 

@@ -1,0 +1,60 @@
+"""When decisions are made: for the workers that are idle, ahead of those, and beside the loop.
+
+An evaluation of an hour is worth a decision that knows every result. One of a second is not: its worker
+would wait for the decision, and other workers' results for the master.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from concurrent.futures import Executor
+
+from fractopt.archive.history import History
+from fractopt.optimizer.study import Study
+from fractopt.trial import Trial
+
+MANY = 4  # workers, of which a few results may be missed in a decision, so that the others need not wait
+AHEAD_S = 0.005  # where one takes longer than that, and than PATIENCE_SHARE of an evaluation
+PATIENCE_S, PATIENCE_SHARE = 0.5, 0.005  # of an evaluation: so long a lengthy decision is waited for
+
+
+class Decisions:
+    """What `study` is asked for, and when. `beside` makes lengthy decisions, None: they are waited for."""
+
+    def __init__(self, study: Study, history: History, beside: Executor | None) -> None:
+        self._study = study
+        self._history = history
+        self._beside = beside
+        self._news = True  # since the last ask: only then can the answer differ
+        self._last_s = 0.0  # the last one took
+
+    def hear(self) -> None:
+        """Something happened that the next decision may depend on."""
+        self._news = True
+
+    def ask(self, n: int, workers: int) -> list[Trial]:
+        """Up to `n` new trials for some of `workers`; none where nothing was learnt since there were none."""
+        if n <= 0 or not self._news or self._study.finished:
+            return []
+        began = time.monotonic()
+        # With few workers each gets what all results say, and a run of one worker repeats itself.
+        beside = self._beside if workers >= MANY else None
+        asked = self._study.ask(n, beside, min(PATIENCE_S, self._noticeable_s()))
+        self._last_s = time.monotonic() - began
+        self._news = len(asked) == n
+        return [*asked]
+
+    def ahead(self, ready: int, workers: int) -> list[Trial]:
+        """Trials for those of the busy `workers` that end next, beyond the `ready` ones that wait for them.
+
+        Only where they would wait for the decision noticeably: what is decided later knows more results.
+        """
+        if self._last_s <= max(AHEAD_S, self._noticeable_s()):
+            return []
+        return self.ask(workers // MANY - ready, workers)
+
+    def _noticeable_s(self) -> float:
+        """From how long on a worker's waiting matters, beside what an evaluation takes."""
+        typical_s = self._history.typical_seconds
+        return math.inf if typical_s is None else PATIENCE_SHARE * typical_s
