@@ -84,8 +84,10 @@ class Outcome:
     message: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "status", Status(self.status))
-        object.__setattr__(self, "message", encodable(self.message))
+        if type(self.status) is not Status:
+            object.__setattr__(self, "status", Status(self.status))
+        if not self.message.isascii():
+            object.__setattr__(self, "message", encodable(self.message))
         if self.has_value != math.isfinite(self.value):
             raise ValueError(
                 f"an outcome of status {self.status.value!r} needs a "
