@@ -49,8 +49,10 @@ def ours(count: int) -> None:
     import time
 
     from fractopt.objective.base import Evaluation, silent
+    from fractopt.objective.lora.files import TINY
     from fractopt.objective.lora.objective import LoraObjective
-    from fractopt.objective.lora.settings import TINY, Data, LoraSettings, Model, Score, Train
+    from fractopt.objective.lora.settings import LoraSettings
+    from fractopt.objective.lora.tables import Data, Model, Score, Train
     from fractopt.trial import Kind
 
     settings = LoraSettings(

@@ -39,8 +39,9 @@ import torch
 from fractopt.config.read import read_config
 from fractopt.objective.base import Evaluation, silent
 from fractopt.objective.lora.answers import paired_difference, read_answers
+from fractopt.objective.lora.metrics import split_metric
 from fractopt.objective.lora.objective import LoraObjective
-from fractopt.objective.lora.settings import LoraSettings, split_metric
+from fractopt.objective.lora.settings import LoraSettings
 from fractopt.trial import Kind
 
 JOBS = Path(__file__).parents[1] / "jobs"

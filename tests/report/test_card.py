@@ -16,7 +16,8 @@ from fractopt.archive.manifest import Manifest
 from fractopt.archive.result import make_evaluation_directory
 from fractopt.objective.lora.answers import write_answers
 from fractopt.objective.lora.export.saved import Saved
-from fractopt.objective.lora.settings import Data, LoraSettings, Model
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model
 from fractopt.report.card import card, without_paths
 from fractopt.report.verdict import recommended_now
 from fractopt.space import Float, Space

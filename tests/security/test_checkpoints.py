@@ -14,7 +14,7 @@ pytest.importorskip("litgpt")
 
 from fractopt.objective.base import UnusableError
 from fractopt.objective.lora.files import TINY_DIRECTORY
-from fractopt.objective.lora.settings import Model
+from fractopt.objective.lora.tables import Model
 
 pytestmark = pytest.mark.llm
 

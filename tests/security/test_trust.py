@@ -8,7 +8,8 @@ import pytest
 from running import check, configure, fractopt
 
 from fractopt.objective.lora.metrics import split_metric
-from fractopt.objective.lora.settings import Data, LoraSettings, Model
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model
 from fractopt.objective.python import PythonSettings
 
 MODULE = "from pathlib import Path\nPath('imported').touch()\n\ndef loss(x):\n    return x\n"

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, random_split
 
 from fractopt.objective.base import UnusableError
-from fractopt.objective.lora import records, settings
+from fractopt.objective.lora import records, tables
 from fractopt.objective.lora.model import BaseModel
 from fractopt.objective.lora.records import Record
 
@@ -31,7 +31,7 @@ class Samples:
     counts it. Raises UnusableError for data that are missing, malformed or too long for the model.
     """
 
-    def __init__(self, data: settings.Data, base: BaseModel) -> None:
+    def __init__(self, data: tables.Data, base: BaseModel) -> None:
         if data.prompt_style not in prompt_styles:
             raise UnusableError(
                 f"objective.data.prompt_style: expected one of {', '.join(prompt_styles)}, "
@@ -85,7 +85,7 @@ def batch(samples: Sequence[Sample], indices: Iterable[int]) -> Batch:
     return ids, pad_sequence(labels, batch_first=True, padding_value=IGNORED)
 
 
-def split(data: settings.Data) -> tuple[Sequence[Record], Sequence[Record]]:
+def split(data: tables.Data) -> tuple[Sequence[Record], Sequence[Record]]:
     """The records to train on and those set aside, divided by `split_seed` as litgpt divides them.
 
     litgpt divides alpaca-2k by another generator than its other data; here it is divided as they are.
@@ -113,7 +113,7 @@ def split(data: settings.Data) -> tuple[Sequence[Record], Sequence[Record]]:
     return train, validation
 
 
-def _tokenised(part: Sequence[Record], data: settings.Data, base: BaseModel) -> list[Sample]:
+def _tokenised(part: Sequence[Record], data: tables.Data, base: BaseModel) -> list[Sample]:
     dataset = SFTDataset(
         data=part,
         tokenizer=base.tokenizer,

@@ -15,7 +15,7 @@ from litgpt.lora import GPT, Config, LoRALinear, lora_filter, mark_only_lora_as_
 from litgpt.tokenizer import Tokenizer
 
 from fractopt.objective.base import UnusableError
-from fractopt.objective.lora import settings
+from fractopt.objective.lora import tables
 from fractopt.objective.lora.hyperparameters import Hyperparameters
 from fractopt.objective.lora.model_files import find_checkpoint
 from fractopt.objective.lora.shortcuts import quicken
@@ -38,7 +38,7 @@ class BaseModel:
     Raises UnusableError where the checkpoint cannot be used.
     """
 
-    def __init__(self, model: settings.Model, device: torch.device | None = None) -> None:
+    def __init__(self, model: tables.Model, device: torch.device | None = None) -> None:
         self.directory = find_checkpoint(model.name, model.path, model.revision)
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = model.precision

@@ -19,7 +19,7 @@ import torch
 from litgpt.lora import GPT
 
 from fractopt.objective.base import Report, UnusableError
-from fractopt.objective.lora import settings
+from fractopt.objective.lora import tables
 from fractopt.objective.lora.bucketed import Bucketed, Part, mean_loss
 from fractopt.objective.lora.data import Samples
 from fractopt.objective.lora.hyperparameters import Hyperparameters
@@ -67,7 +67,7 @@ class Trainer:
     """Fine-tunes `base` on `samples`; keeps what memory has been found to allow."""
 
     def __init__(
-        self, base: BaseModel, samples: Samples, train: settings.Train, clock: Callable[[], float]
+        self, base: BaseModel, samples: Samples, train: tables.Train, clock: Callable[[], float]
     ) -> None:
         self._base = base
         self._samples = samples

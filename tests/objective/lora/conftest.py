@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from fractopt.objective.base import Evaluation, silent
-from fractopt.objective.lora.settings import TINY, Data, LoraSettings, Model, Score, Train
+from fractopt.objective.lora.files import TINY
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model, Score, Train
 from fractopt.trial import Kind, Outcome
 
 HERE = Path(__file__).parent

@@ -15,7 +15,8 @@ from fractopt.objective.base import FETCH
 from fractopt.objective.lora import absences
 from fractopt.objective.lora.absences import INSTALL
 from fractopt.objective.lora.files import TINY
-from fractopt.objective.lora.settings import Data, LoraSettings, Model
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model
 
 HERE = Path(__file__).parent
 

@@ -16,7 +16,8 @@ import pytest
 
 from fractopt.objective.base import Evaluation, silent
 from fractopt.objective.lora.answers import read_answers
-from fractopt.objective.lora.settings import LoraSettings, Score, Train
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Score, Train
 from fractopt.trial import Kind, Part, Status
 
 pytestmark = pytest.mark.llm

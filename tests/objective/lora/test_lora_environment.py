@@ -21,7 +21,8 @@ import pytest
 
 from fractopt.objective.base import Evaluation, silent
 from fractopt.objective.lora import runtime
-from fractopt.objective.lora.settings import LoraSettings, Score, Train
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Score, Train
 from fractopt.parallel.group import evaluation_environment
 from fractopt.trial import Kind, Outcome, Status
 

@@ -23,11 +23,11 @@ from fakehub import FakeHub
 
 from fractopt.objective.base import UnusableError
 from fractopt.objective.lora import architecture
-from fractopt.objective.lora.fetch.fetch import fetch
 from fractopt.objective.lora.files import TINY
 from fractopt.objective.lora.model_files import find_checkpoint, model_home, model_version
 from fractopt.objective.lora.records import ALPACA_FILE, data_home, find_data, read_records
-from fractopt.objective.lora.settings import Data, LoraSettings, Model
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model
 
 pytestmark = pytest.mark.llm
 
@@ -71,7 +71,7 @@ def settings(model: Model | None = None, data: Data | None = None) -> LoraSettin
 def fetched(model: Model | None = None, data: Data | None = None, update: bool = False) -> list[str]:
     """What was said."""
     said: list[str] = []
-    fetch(settings(model, data), said.append, update)
+    settings(model, data).fetch(said.append, update)
     return said
 
 

@@ -127,7 +127,7 @@ def test_the_checkpoint_computes_what_the_file_says(tmp_path: Path, tied: bool) 
     import torch
 
     from fractopt.objective.lora.model import BaseModel
-    from fractopt.objective.lora.settings import Model
+    from fractopt.objective.lora.tables import Model
 
     llama = Llama()
     if not tied:

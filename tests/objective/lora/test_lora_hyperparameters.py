@@ -10,7 +10,7 @@ import pytest
 
 from fractopt.config.read import read_config
 from fractopt.objective.lora.hyperparameters import LAYERS, NAMES, Hyperparameters, check_space, layers
-from fractopt.objective.lora.settings import Train
+from fractopt.objective.lora.tables import Train
 from fractopt.space import Categorical, Float, Int, Ordinal, Parameter, Space
 
 JOBS = Path(__file__).resolve().parents[3] / "jobs"

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from fractopt.objective.base import UnusableError
-from fractopt.objective.lora import measure
-from fractopt.objective.lora.settings import Data, LoraSettings, Model, Train
+from fractopt.objective.lora import measure, measuring
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model, Train
 from fractopt.space import Categorical, Float, Int, Space
 
 pytestmark = pytest.mark.llm
@@ -41,9 +42,9 @@ def test_a_part_of_an_evaluation_stands_for_it(
     from fractopt.objective import registry
 
     monkeypatch.setattr(registry, "build", lambda spec: objective)
-    monkeypatch.setattr(measure, "STEPS", 6)
-    monkeypatch.setattr(measure, "QUESTIONS", 16)
-    found = measure._measured({"objective": {}, "params": {"lora_rank": 4, "warmup_steps": 30}}, 0.0)
+    monkeypatch.setattr(measuring, "STEPS", 6)
+    monkeypatch.setattr(measuring, "QUESTIONS", 16)
+    found = measuring._measured({"objective": {}, "params": {"lora_rank": 4, "warmup_steps": 30}}, 0.0)
     assert found.what == "6 of 32 steps, 16 of 64 questions"
     assert min(found.training, found.scoring, found.test, found.other, found.startup) > 0
     # 64 questions are asked by the search, 448 more are left out, the test has 512.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fractopt.objective.lora.files import TINY_DIRECTORY
-from fractopt.objective.lora.settings import Model
+from fractopt.objective.lora.tables import Model
 
 pytestmark = pytest.mark.llm
 

@@ -12,8 +12,10 @@ import pytest
 from fractopt.objective.base import Evaluation, UnusableError, silent
 from fractopt.objective.lora.answers import mean_and_stderr, read_answers
 from fractopt.objective.lora.curve import read_curve
+from fractopt.objective.lora.files import TINY
 from fractopt.objective.lora.hyperparameters import Hyperparameters
-from fractopt.objective.lora.settings import TINY, Data, LoraSettings, Model, Train
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model, Train
 from fractopt.trial import Kind, Outcome, Part, Status
 
 pytestmark = pytest.mark.llm

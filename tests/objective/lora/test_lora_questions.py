@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from fractopt.objective.base import UnusableError, silent
-from fractopt.objective.lora.settings import LoraSettings, Score
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Score
 from fractopt.trial import Part
 
 pytestmark = pytest.mark.llm

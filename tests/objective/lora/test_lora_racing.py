@@ -13,7 +13,8 @@ import pytest
 
 from fractopt.objective.base import Evaluation, Incumbent, silent
 from fractopt.objective.lora.answers import FILE, read_answers, write_answers
-from fractopt.objective.lora.settings import LoraSettings, Score
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Score
 from fractopt.trial import Kind, Part, Status
 
 pytestmark = pytest.mark.llm

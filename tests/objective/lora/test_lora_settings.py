@@ -10,7 +10,8 @@ import pytest
 
 from fractopt.objective.lora import files
 from fractopt.objective.lora.metrics import split_metric
-from fractopt.objective.lora.settings import Data, LoraSettings, Model, Score, Train
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model, Score, Train
 
 
 def tiny(metric: str = "tiny/acc", **changes: Any) -> LoraSettings:

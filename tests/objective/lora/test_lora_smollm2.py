@@ -20,7 +20,8 @@ from fractopt.objective.base import FETCH, AbsentError, UnusableError
 from fractopt.objective.lora import smollm2
 from fractopt.objective.lora.files import CATALOGUE, SMOLLM2, home
 from fractopt.objective.lora.model_files import find_checkpoint
-from fractopt.objective.lora.settings import Data, LoraSettings, Model
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,10 +37,9 @@ def settings(model: Model) -> LoraSettings:
 
 
 def fetched(model: Model) -> list[str]:
-    from fractopt.objective.lora.fetch.fetch import fetch
 
     said: list[str] = []
-    fetch(settings(model), said.append)
+    settings(model).fetch(said.append)
     return said
 
 

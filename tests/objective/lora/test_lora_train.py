@@ -16,7 +16,7 @@ import pytest
 from fractopt.objective.base import silent
 from fractopt.objective.lora.files import TINY_DIRECTORY
 from fractopt.objective.lora.hyperparameters import LAYERS, Hyperparameters
-from fractopt.objective.lora.settings import Data, Model, Train
+from fractopt.objective.lora.tables import Data, Model, Train
 
 pytestmark = pytest.mark.llm
 

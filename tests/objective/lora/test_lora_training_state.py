@@ -17,7 +17,8 @@ import pytest
 from fractopt.archive.result import evaluation_directory
 from fractopt.objective.base import CHECKPOINT, Evaluation, silent
 from fractopt.objective.lora.curve import read_curve
-from fractopt.objective.lora.settings import LoraSettings, Train
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Train
 from fractopt.trial import Kind, Outcome, Status
 
 pytestmark = pytest.mark.llm

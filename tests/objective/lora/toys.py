@@ -11,7 +11,8 @@ from typing import Any
 
 from fractopt.objective.lora.files import TINY_DIRECTORY
 from fractopt.objective.lora.hyperparameters import Hyperparameters
-from fractopt.objective.lora.settings import Data, LoraSettings, Model, Train
+from fractopt.objective.lora.settings import LoraSettings
+from fractopt.objective.lora.tables import Data, Model, Train
 
 PARAMS = {"lora_rank": 4, "lora_alpha": 12.0, "lora_dropout": 0.1}
 SIZES = {

@@ -6,7 +6,6 @@ import json
 import shutil
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fractopt.durable import replace_file
 from fractopt.objective.base import AbsentError, UnusableError
@@ -23,9 +22,7 @@ from fractopt.objective.lora.records import (
     read_records,
     record_of,
 )
-
-if TYPE_CHECKING:
-    from fractopt.objective.lora.settings import Data
+from fractopt.objective.lora.tables import Data
 
 ALPACA_URL = f"https://raw.githubusercontent.com/tloen/alpaca-lora/main/{ALPACA_FILE}"  # litgpt's
 # What `datasets` may need of a repository to find its records: data in its formats, and its card. No script.

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fractopt.objective.base import UnusableError
 from fractopt.objective.lora.fetch.data import plan_data
@@ -21,17 +20,15 @@ from fractopt.objective.lora.fetch.hub import Hub
 from fractopt.objective.lora.fetch.job import Job
 from fractopt.objective.lora.fetch.model import plan_model
 from fractopt.objective.lora.fetch.questions import plan_questions
-from fractopt.objective.lora.files import PACKAGED_TASKS, home
+from fractopt.objective.lora.files import home
+from fractopt.objective.lora.tables import Data, Model
 from fractopt.units import amount
-
-if TYPE_CHECKING:
-    from fractopt.objective.lora.settings import LoraSettings
 
 Say = Callable[[str], None]
 
 
-def fetch(settings: LoraSettings, say: Say, update: bool = False) -> None:
-    """Bring to this machine what `settings` need and it lacks.
+def fetch(model: Model, data: Data, tasks: list[str], say: Say, update: bool = False) -> None:
+    """Bring to this machine what it lacks of these; `tasks` are names that lm-eval knows.
 
     With `update`, a branch means what it means on the hub now, also where an older commit of it is here.
     Raises UnusableError with one line for each thing that cannot be had.
@@ -41,9 +38,9 @@ def fetch(settings: LoraSettings, say: Say, update: bool = False) -> None:
         jobs: list[Job] = []
         wrong: list[str] = []
         plans: tuple[Callable[[], Job | str | None], ...] = (
-            lambda: plan_model(settings.model, hub, update),
-            lambda: plan_data(settings.data, hub, update),
-            lambda: plan_questions([task for task in settings.tasks if task not in PACKAGED_TASKS], hub),
+            lambda: plan_model(model, hub, update),
+            lambda: plan_data(data, hub, update),
+            lambda: plan_questions(tasks, hub),
         )
         for plan in plans:
             try:
@@ -62,10 +59,6 @@ def fetch(settings: LoraSettings, say: Say, update: bool = False) -> None:
         _refuse_without_room(jobs, say)
         for job in jobs:
             say(f"fetched    {job.do()}")
-        left = settings.absences(thorough=True)
-        if left:
-            raise UnusableError("\n".join(f"still missing: {absence.what}" for absence in left))
-        say("all is here: runs of this configuration need no network")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fractopt.objective.base import FETCH, AbsentError, UnusableError
 from fractopt.objective.lora import architecture
@@ -26,6 +25,7 @@ from fractopt.objective.lora.model_files import (
     model_version,
     weight_files,
 )
+from fractopt.objective.lora.tables import Model
 
 # Beside its weights, what makes a checkpoint of a model: for litgpt, and for those it is exported to.
 BESIDE = (
@@ -37,9 +37,6 @@ BESIDE = (
     "merges.txt",
     "chat_template.jinja",
 )
-
-if TYPE_CHECKING:
-    from fractopt.objective.lora.settings import Model
 TOKENIZER = "tokenizer"  # what the names of further ones begin with
 
 
