@@ -37,7 +37,7 @@ from fractopt.archive import store
 from fractopt.archive.manifest import Manifest
 from fractopt.archive.snapshot import write_snapshot
 from fractopt.archive.store import Archive
-from fractopt.decisions import PATIENCE_S, PATIENCE_SHARE
+from fractopt.decisions import NOTICED_SHARE, PATIENCE_S
 from fractopt.master import Master
 from fractopt.objective.base import Evaluation, Report
 from fractopt.objective.functions import find
@@ -184,7 +184,7 @@ def measure(case: Case) -> dict[str, Any]:
                 master.request_stop("that is as much as is paid for this run")
 
         setup = Setup({}, str(place / "run"), Limits())
-        patience_s = min(PATIENCE_S, PATIENCE_SHARE * case.mean_s)
+        patience_s = min(PATIENCE_S, NOTICED_SHARE * case.mean_s)
         beside = Beside(clock, transport.now, patience_s)
         master = Master(study, transport, archive, setup, beside=beside, on_turn=look)
         ending = master.run()

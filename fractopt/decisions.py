@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import Executor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, wait
 
 from fractopt.archive.history import History
 from fractopt.optimizer.study import Study
-from fractopt.trial import Trial
+from fractopt.trial import Recorded, Trial
 
-MANY = 4  # workers, of which a few results may be missed in a decision, so that the others need not wait
-AHEAD_S = 0.005  # where one takes longer than that, and than PATIENCE_SHARE of an evaluation
-PATIENCE_S, PATIENCE_SHARE = 0.5, 0.005  # of an evaluation: so long a lengthy decision is waited for
+# From so many workers on the results of a few may be missed in a decision, so that the others need not wait.
+MANY = 4
+AHEAD = 4  # workers for each decision that is made ahead
+AHEAD_S = 0.005  # an ask that takes less is not worth it
+NOTICED_SHARE = 0.005  # of an evaluation: who waits longer for a decision notices it
+PATIENCE_S = 0.1  # at most so long a lengthy one is waited for, as the master hears nothing meanwhile
 
 
 class Decisions:
@@ -27,7 +31,7 @@ class Decisions:
         self._history = history
         self._beside = beside
         self._news = True  # since the last ask: only then can the answer differ
-        self._last_s = 0.0  # the last one took
+        self._last_s = 0.0  # the last ask took
 
     def hear(self) -> None:
         """Something happened that the next decision may depend on."""
@@ -39,8 +43,8 @@ class Decisions:
             return []
         began = time.monotonic()
         # With few workers each gets what all results say, and a run of one worker repeats itself.
-        beside = self._beside if workers >= MANY else None
-        asked = self._study.ask(n, beside, min(PATIENCE_S, self._noticeable_s()))
+        beside = self._begin if self._beside is not None and workers >= MANY else None
+        asked = self._study.ask(n, beside)
         self._last_s = time.monotonic() - began
         self._news = len(asked) == n
         return [*asked]
@@ -48,13 +52,20 @@ class Decisions:
     def ahead(self, ready: int, workers: int) -> list[Trial]:
         """Trials for those of the busy `workers` that end next, beyond the `ready` ones that wait for them.
 
-        Only where they would wait for the decision noticeably: what is decided later knows more results.
+        Only where they would wait for it noticeably: what is decided later knows more results.
         """
-        if self._last_s <= max(AHEAD_S, self._noticeable_s()):
+        if self._last_s <= max(AHEAD_S, self._noticed_s()):
             return []
-        return self.ask(workers // MANY - ready, workers)
+        return self.ask(workers // AHEAD - ready, workers)
 
-    def _noticeable_s(self) -> float:
+    def _begin(self, compute: Callable[[], Recorded]) -> Future[Recorded]:
+        """Begin a lengthy decision beside the loop; one that nobody notices is there on return."""
+        assert self._beside is not None
+        future = self._beside.submit(compute)
+        wait([future], min(PATIENCE_S, self._noticed_s()))
+        return future
+
+    def _noticed_s(self) -> float:
         """From how long on a worker's waiting matters, beside what an evaluation takes."""
         typical_s = self._history.typical_seconds
-        return math.inf if typical_s is None else PATIENCE_SHARE * typical_s
+        return math.inf if typical_s is None else NOTICED_SHARE * typical_s

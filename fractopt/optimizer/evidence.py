@@ -97,7 +97,7 @@ class Evidence:
 
     @property
     def has_model(self) -> bool:
-        """Whether there was a fit, and its model has a use for all outcomes."""
+        """Whether there was a fit, and its model can take all outcomes: logarithms are of positive ones."""
         return self.choice is not None and not self._has_no_logarithm
 
     def fit(self) -> Fitted:

@@ -1,7 +1,7 @@
 """What `gp`, `thompson` and `fractal` share: a small design, fits, and points believed while they run.
 
     decide:  fewer results than `initial`, or none with a value   -> points of the Sobol' design
-             no model, or one that has no use for all outcomes      -> Fitted
+             no model, or one that cannot take all outcomes        -> Fitted
              a fit is due                                          -> Fitted, or as below until it is there
              else                                                  -> n points, one after the other, each
                                                                       believed before the next is chosen
@@ -156,24 +156,25 @@ class ModelBased(abc.ABC):
         chosen: list[Proposal] = []
         taken: set[tuple[int, ...]] = set()
         for _ in range(n):
-            found: tuple[Proposal, int] | None = None
-            for place, belief in enumerate(beliefs):
+            found: Proposal | None = None
+            for belief in beliefs:
                 for proposal in self.choose(belief, rng):
                     key = self.space.key(proposal.point)
                     if key not in taken and not self.evidence.is_known(key):
-                        if found is None or proposal.score > found[0].score:
-                            found = proposal, place
+                        if found is None or proposal.score > found.score:
+                            found = proposal
                         break
             if found is None:
                 point = self._new_point(rng, taken)
                 if point is None:
                     break
-                found = Proposal(point, -math.inf, self.leaf(point)), 0
-            proposal, place = found
+                found = Proposal(point, -math.inf, self.leaf(point))
+            proposal = found
             chosen.append(proposal)
             taken.add(self.space.key(proposal.point))
             if len(chosen) < n:
-                beliefs[place] = beliefs[place].believing(proposal.point)
+                point = proposal.point[np.newaxis, :]
+                beliefs = [b.believing(proposal.point) if b.holds(point)[0] else b for b in beliefs]
         if not chosen:
             # Only known points were found: one of them is asked, and answered from what is known, so
             # that a search that cannot find anything new comes to its end.
@@ -193,17 +194,16 @@ class ModelBased(abc.ABC):
         for place in places:
             model, nearest = evidence.near(place)
             unit = evidence.unit[nearest]
-            lower, upper = np.minimum(unit.min(axis=0), place), np.maximum(unit.max(axis=0), place)
+            lower, upper = evidence.features.enclosing(np.vstack([unit, place]))
             near = pending[((pending >= lower) & (pending <= upper)).all(axis=1)]
             if len(near) > NEAREST:
-                # A smaller box: the nearest ones by the largest coordinate are all that it holds.
+                # A smaller box: the nearest ones by the largest coordinate are, ties aside, all in it.
+                snapped = evidence.features.snapped(np.vstack([near, place]))
                 scale = model.choice.parameters.lengthscale
-                reach = (np.abs(near - place) / scale).max(axis=1)
+                reach = (np.abs(snapped[:-1] - snapped[-1]) / scale).max(axis=1)
                 near = near[np.argpartition(reach, NEAREST - 1)[:NEAREST]]
-                lower, upper = (
-                    np.maximum(lower, np.minimum(near.min(axis=0), place)),
-                    np.minimum(upper, np.maximum(near.max(axis=0), place)),
-                )
+                least, largest = evidence.features.enclosing(np.vstack([near, place]))
+                lower, upper = np.maximum(lower, least), np.minimum(upper, largest)
             beliefs.append(_belief(model, unit, near, lower, upper))
         # Every place competes with the best of all.
         best = min(belief.best for belief in beliefs)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import compress
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -42,6 +42,9 @@ from fractopt.trial import (
     Told,
     Trial,
 )
+
+# Begins a computation that somebody else makes.
+Beside: TypeAlias = Callable[[Callable[[], Recorded]], Future[Recorded]]
 
 # A budget for "as long as there is something to propose".
 UNBOUNDED = 2**53
@@ -113,8 +116,6 @@ class Study:
         self._replicated: list[Trial] = []  # all replicates, and how many of them before the plan
         self._replicated_before = 0
         self._ranking: tuple[int, list[Standing]] | None = None  # after so many results
-        self._beside: Executor | None = None
-        self._patience_s = 0.0
         self._under_way: Future[Recorded] | None = None  # a lengthy decision
         self._trials: dict[int, Trial] = {}
         self._outcomes: dict[int, Outcome] = {}
@@ -131,13 +132,12 @@ class Study:
 
     # --- asking and telling
 
-    def ask(self, n: int = 1, beside: Executor | None = None, patience_s: float = 0.0) -> tuple[Trial, ...]:
+    def ask(self, n: int = 1, beside: Beside | None = None) -> tuple[Trial, ...]:
         """What can be decided now, at most `n` trials; none where results must come in first.
 
-        A decision that takes long, such as a fit, is waited for. With `beside` that one makes it, for
-        `patience_s` it is waited for, and after that the search goes on without it until it is there.
+        A decision that takes long, such as a fit, is waited for, unless `beside` begins it: the search then
+        goes on without it until it is there.
         """
-        self._beside, self._patience_s = beside, patience_s
         if n < 1:
             raise ValueError(f"ask for at least 1 trial, got {n}")
         if not self._plan_stands:
@@ -152,7 +152,7 @@ class Study:
             room = min(n - len(asked), self.budget - len(self._trials))
             if room <= 0:
                 break
-            event = self._search(room) if self._searching else self._replicate()
+            event = self._search(room, beside) if self._searching else self._replicate()
             if event is None:
                 break
             self._emit(event)
@@ -282,14 +282,14 @@ class Study:
         assert self._plan is not None
         return self._plan.replicates - (len(self._replicated) - self._replicated_before)
 
-    def _search(self, room: int) -> Recorded | None:
+    def _search(self, room: int, beside: Beside | None) -> Recorded | None:
         """The next event of the search, None where results must come in first."""
         if self._only_repeats():
             stop = Stopped(f"exhausted: the last {self._repeats_in_a_row} points were all known")
             return None if self._running else stop
         assert self._plan is not None
         # An anchor is one trial whatever the room; a point of the search leaves room for the replicates.
-        event = self._decide(min(room, max(self._plan.search - self._searched, 1)))
+        event = self._decide(min(room, max(self._plan.search - self._searched, 1)), beside)
         if event is None and not self._running:
             return Stopped("exhausted: the optimizer has nothing left to propose")
         return event
@@ -324,26 +324,24 @@ class Study:
         )
         return self._one(kind, np.array(self._trials[number].unit), number)
 
-    def _decide(self, room: int) -> Recorded | None:
+    def _decide(self, room: int, beside: Beside | None) -> Recorded | None:
         # The anchors go out first, one an event: the first trials of the run.
         position = len(self._trials)
         if position < len(self._anchors) and self._step == 0:
             return self._anchor(self._anchors[position])
         decision = self.optimizer.decide(room, step_stream(self.seed, self._step))
-        event = self._lengthy(decision) if isinstance(decision, Lengthy) else decision
+        event = self._lengthy(decision, beside) if isinstance(decision, Lengthy) else decision
         if isinstance(event, Fitted):
             self._under_way = None  # an older one, if any
         return self._number(event) if isinstance(event, Asked) else event
 
-    def _lengthy(self, decision: Lengthy) -> Recorded:
+    def _lengthy(self, decision: Lengthy, beside: Beside | None) -> Recorded:
         """The event of a lengthy decision; or what is decided meanwhile, where one is under way."""
-        if self._beside is None and self._under_way is None:
-            return decision.compute()
         if self._under_way is None:
-            assert self._beside is not None
-            self._under_way = self._beside.submit(decision.compute)
-            wait([self._under_way], self._patience_s)
-        if self._beside is not None and not self._under_way.done():
+            if beside is None:
+                return decision.compute()
+            self._under_way = beside(decision.compute)
+        if beside is not None and not self._under_way.done():
             return decision.meanwhile()
         event, self._under_way = self._under_way.result(), None
         return event

@@ -57,6 +57,15 @@ class Features:
                 moved[:, axis] = 0.5 * (edges[cell] + edges[cell + 1])
         return moved
 
+    def enclosing(self, unit: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The smallest box of whole cells, lower (d,) and upper (d,), that holds the points `unit` (n, d)."""
+        lower, upper = unit.min(axis=0), unit.max(axis=0)
+        for axis, edges in enumerate(self._edges):
+            if edges is not None:
+                first, last = cells(edges, np.array([lower[axis], upper[axis]]))
+                lower[axis], upper[axis] = edges[first], edges[last + 1]
+        return lower, upper
+
 
 def cells(edges: FloatArray, coordinates: FloatArray) -> IntArray:
     """For each coordinate (n,) the cell of `edges` (k + 1,) that holds it, as `Space.key` has it."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fractopt.optimizer import registry
+from fractopt.optimizer import evidence as evidence_module
+from fractopt.optimizer import model_based, registry
 from fractopt.optimizer.fractal import Fractal, FractalSettings
 from fractopt.optimizer.regions import INFLATION, SHORTEST, Balls, Boxes
 from fractopt.optimizer.study import Study
@@ -209,3 +210,22 @@ def test_settings_out_of_range(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError) as error:
         FractalSettings(**settings)
     assert str(error.value) == said
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_beyond_the_exact_model_leaves_with_a_point_under_way_wait_all_the_same(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a point of the same ask too, at whichever place it was chosen."""
+    for module in (evidence_module, model_based):
+        monkeypatch.setattr(module, "NEAREST", 60)
+    monkeypatch.setattr(model_based, "MOST_EXACT", 60)
+    study = Study(CUBE, "fractal", 1000, seed=seed)
+    study.ask(64)
+    while study.told < 150:
+        study.tell(study.running[0], loss(study.running[0]))
+        study.ask(64 - len(study.running))
+    leaves = [trial.node for trial in study.ask(16)]
+    assert len(set(leaves)) == len(leaves) == 16
+    under_way = study.optimizer.regions.locate(study.optimizer.evidence.pending_points())
+    assert len(set(under_way.tolist())) > 60

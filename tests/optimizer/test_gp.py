@@ -219,7 +219,7 @@ def test_with_very_many_points_under_way_each_model_is_asked_where_it_believes_a
         assert 0 < inside.sum() <= len(believed) <= 30
         assert {*map(tuple, pending[inside].tolist())} <= {*map(tuple, believed.tolist())}
         proposed = [proposal.point for proposal in optimizer.choose(belief, rng)]
-        assert proposed or name == "fractal"
+        assert proposed
         assert all(((point >= belief.lower) & (point <= belief.upper)).all() for point in proposed)
     (new,) = optimizer._proposed(1, rng).unit
     assert not optimizer.evidence.is_known(SQUARE.key(new))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from fractopt.trial import (
 )
 
 SPACE = Space(Float("x", 0, 1), Float("y", 0, 1))
-FITTED_BESIDE = ["fractal", "gp", "thompson"]
+FITTED_BESIDE = ["bamsoo", "fractal", "gp", "thompson"]
 
 
 class Slow(Executor):
@@ -64,12 +64,12 @@ def as_json(events: list[Recorded]) -> list[dict[str, Any]]:
     return [event_to_json(event) for event in events]
 
 
-def play(name: str, beside: Executor | None, count: int = 30) -> tuple[Study, list[Recorded]]:
+def play(name: str, beside: Slow | None, count: int = 30) -> tuple[Study, list[Recorded]]:
     """`count` evaluations, one after the other."""
     events: list[Recorded] = []
     study = Study(SPACE, name, 60, record=events.append)
     for _ in range(count):
-        (trial,) = study.ask(1, beside)
+        (trial,) = study.ask(1, None if beside is None else beside.submit)
         study.tell(trial, loss(trial))
     return study, events
 
@@ -79,13 +79,13 @@ def test_until_a_fit_is_there_decisions_come_from_the_model_before(name: str) ->
     study, events = play(name, None, 12)
     known, beside = len(events), Slow()
     for _ in range(3):
-        (trial,) = study.ask(1, beside)
+        (trial,) = study.ask(1, beside.submit)
         study.tell(trial, loss(trial))
     assert beside.submitted == 1  # one at a time, though every new result makes a fit due
     assert not any(isinstance(event, Fitted) for event in events[known:])
     assert sum(isinstance(event, Asked) for event in events[known:]) == 3
     beside.get_ready()
-    study.ask(1, beside)
+    study.ask(1, beside.submit)
     fitted = [event for event in events[known:] if isinstance(event, Fitted)]
     assert [event.count for event in fitted] == [12]  # of what was known when it began
     assert beside.submitted == 2  # and that one is old by now
@@ -96,7 +96,7 @@ def test_a_search_goes_on_from_such_a_history_as_if_it_had_never_stopped(name: s
     beside, rng = Slow(), np.random.default_rng(3)
     study, events = play(name, None, 5)
     while study.told < 40:
-        study.ask(4 - len(study.running), beside)
+        study.ask(4 - len(study.running), beside.submit)
         trial = study.running[rng.integers(len(study.running))]
         study.tell(trial, loss(trial))
         if study.told % 5 == 0:
@@ -143,17 +143,23 @@ def observe(evidence: Evidence, point: np.ndarray) -> None:
     evidence.apply(Observed(point[np.newaxis], np.array([loss]), np.zeros(1)))
 
 
-def test_it_is_waited_for_a_while() -> None:
+def test_one_that_is_there_when_it_was_begun_counts_at_once() -> None:
     study, events = play("gp", None, 12)
     known = len(events)
-    study.ask(1, Beside(), 60.0)
+
+    def waited_for(compute: Callable[[], Recorded]) -> Future[Recorded]:
+        future = Beside().submit(compute)
+        wait([future], 60.0)
+        return future
+
+    study.ask(1, waited_for)
     assert [type(event) for event in events[known:]] == [Fitted, Asked]
 
 
 def test_who_asks_without_it_waits_for_what_is_under_way() -> None:
     study, events = play("gp", None, 12)
     known, beside = len(events), Slow()
-    study.ask(1, beside)
+    study.ask(1, beside.submit)
     beside.get_ready()
     study.ask(1)
     assert sum(isinstance(event, Fitted) for event in events[known:]) == 1
@@ -162,11 +168,11 @@ def test_who_asks_without_it_waits_for_what_is_under_way() -> None:
 def test_an_error_of_a_fit_is_not_lost() -> None:
     study, _ = play("gp", None, 12)
     beside = Slow()
-    study.ask(1, beside)
+    study.ask(1, beside.submit)
     ((future, _),) = beside.under_way
     future.set_exception(ArithmeticError("no fit"))
     with pytest.raises(ArithmeticError, match="no fit"):
-        study.ask(1, beside)
+        study.ask(1, beside.submit)
 
 
 @pytest.mark.parametrize("name", FITTED_BESIDE)
@@ -175,7 +181,7 @@ def test_a_fit_that_comes_too_late_to_be_of_use_does_no_harm(name: str) -> None:
     events: list[Recorded] = []
     study = Study(SPACE, name, 110, record=events.append)
     beside, rng = Slow(), np.random.default_rng(0)
-    while trials := study.ask(1, beside):
+    while trials := study.ask(1, beside.submit):
         (trial,) = trials
         value = -1.0 if study.told >= 102 else math.exp(9.0 * loss(trial) + rng.standard_normal())
         study.tell(trial, Outcome(Status.OK, value, stderr=0.01 * abs(value)))

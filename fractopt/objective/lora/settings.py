@@ -112,12 +112,13 @@ class LoraSettings(ObjectiveSettings):
         return replace(self, model=model, data=data)
 
     def fetch(self, say: Callable[[str], None], update: bool = False) -> None:
-        from fractopt.objective.lora.fetch.fetch import fetch  # not for the master
+        from fractopt.objective.lora.fetch.fetch import alone, fetch  # not for the master
 
         tasks = [task for task in self.tasks if task not in PACKAGED_TASKS]
-        fetch(self.model, self.data, tasks, say, update)
-        if left := self.absences(thorough=True):
-            raise UnusableError("\n".join(f"still missing: {absence.what}" for absence in left))
+        with alone(say):
+            fetch(self.model, self.data, tasks, say, update)
+            if left := self.absences(thorough=True):
+                raise UnusableError("\n".join(f"still missing: {absence.what}" for absence in left))
         say("all is here: runs of this configuration need no network")
 
     def needs(self, space: Space) -> dict[str, str]:

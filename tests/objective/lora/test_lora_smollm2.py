@@ -37,7 +37,6 @@ def settings(model: Model) -> LoraSettings:
 
 
 def fetched(model: Model) -> list[str]:
-
     said: list[str] = []
     settings(model).fetch(said.append)
     return said

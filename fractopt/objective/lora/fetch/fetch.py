@@ -28,41 +28,42 @@ Say = Callable[[str], None]
 
 
 def fetch(model: Model, data: Data, tasks: list[str], say: Say, update: bool = False) -> None:
-    """Bring to this machine what it lacks of these; `tasks` are names that lm-eval knows.
+    """Bring to this machine what it lacks of these; `tasks` are those of lm-eval.
+
+    To be called `alone`.
 
     With `update`, a branch means what it means on the hub now, also where an older commit of it is here.
     Raises UnusableError with one line for each thing that cannot be had.
     """
-    with _alone(say):
-        hub = Hub()
-        jobs: list[Job] = []
-        wrong: list[str] = []
-        plans: tuple[Callable[[], Job | str | None], ...] = (
-            lambda: plan_model(model, hub, update),
-            lambda: plan_data(data, hub, update),
-            lambda: plan_questions(tasks, hub),
-        )
-        for plan in plans:
-            try:
-                planned = plan()
-            except UnusableError as error:
-                wrong.append(str(error))
-                continue
-            if isinstance(planned, Job):
-                jobs.append(planned)
-                size = sum(size for _, size in planned.writes)
-                say(f"to fetch   {planned.what}{f', {amount(size)} to be written' if size else ''}")
-            elif planned is not None:
-                say(f"is here    {planned}")
-        if wrong:
-            raise UnusableError("\n".join(wrong))
-        _refuse_without_room(jobs, say)
-        for job in jobs:
-            say(f"fetched    {job.do()}")
+    hub = Hub()
+    jobs: list[Job] = []
+    wrong: list[str] = []
+    plans: tuple[Callable[[], Job | str | None], ...] = (
+        lambda: plan_model(model, hub, update),
+        lambda: plan_data(data, hub, update),
+        lambda: plan_questions(tasks, hub),
+    )
+    for plan in plans:
+        try:
+            planned = plan()
+        except UnusableError as error:
+            wrong.append(str(error))
+            continue
+        if isinstance(planned, Job):
+            jobs.append(planned)
+            size = sum(size for _, size in planned.writes)
+            say(f"to fetch   {planned.what}{f', {amount(size)} to be written' if size else ''}")
+        elif planned is not None:
+            say(f"is here    {planned}")
+    if wrong:
+        raise UnusableError("\n".join(wrong))
+    _refuse_without_room(jobs, say)
+    for job in jobs:
+        say(f"fetched    {job.do()}")
 
 
 @contextmanager
-def _alone(say: Say) -> Iterator[None]:
+def alone(say: Say) -> Iterator[None]:
     """One fetch at a time below one HF_HOME: what is half made belongs to nobody else."""
     home().mkdir(parents=True, exist_ok=True)
     path = home() / "fetch.lock"
