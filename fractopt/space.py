@@ -281,7 +281,7 @@ class Space:
 
     def key(self, unit: Sequence[float] | FloatArray) -> tuple[int, ...]:
         """Identity of the point `unit` (d,) after rounding."""
-        return tuple(p.cell(u) for p, u in zip(self.parameters, self._coordinates(unit), strict=True))
+        return tuple([p.cell(u) for p, u in zip(self.parameters, self._coordinates(unit), strict=True)])
 
     def divisible(self, lower: FloatArray, upper: FloatArray) -> BoolArray:
         """For each axis (d,): does the box [lower, upper] hold more than one value of it?
@@ -325,8 +325,9 @@ class Space:
         if len(unit) != self.dimension:
             raise ValueError(f"expected a point of {self.dimension} coordinates, got {len(unit)}")
         point = unit.tolist() if isinstance(unit, np.ndarray) else list(map(float, unit))
-        if not all(0.0 <= u <= 1.0 for u in point):
-            raise ValueError(f"expected coordinates in [0, 1], got {point}")
+        for u in point:
+            if not 0.0 <= u <= 1.0:
+                raise ValueError(f"expected coordinates in [0, 1], got {point}")
         return point
 
     def _check_names(self, params: Mapping[str, Value]) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 
 from fractopt.space import FloatArray, IntArray, Value
 
+FEW = 8  # numbers
+
 
 class Status(StrEnum):
     """How an evaluation ended for good."""
@@ -86,8 +88,7 @@ class Outcome:
     def __post_init__(self) -> None:
         if type(self.status) is not Status:
             object.__setattr__(self, "status", Status(self.status))
-        if not self.message.isascii():
-            object.__setattr__(self, "message", encodable(self.message))
+        object.__setattr__(self, "message", encodable(self.message))
         if self.has_value != math.isfinite(self.value):
             raise ValueError(
                 f"an outcome of status {self.status.value!r} needs a "
@@ -471,7 +472,7 @@ def event_from_json(record: Mapping[str, Any]) -> Recorded:
 
 def encodable(text: str) -> str:
     """`text` as UTF-8 can have it: the bytes of a strange file name, for instance, become \\udcff."""
-    return text.encode(errors="backslashreplace").decode()
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def number_to_json(number: float) -> float | str:
@@ -480,11 +481,13 @@ def number_to_json(number: float) -> float | str:
 
 
 def _numbers_to_json(numbers: FloatArray) -> Any:
-    if np.isfinite(numbers).all():
-        return numbers.tolist()
+    listed = numbers.tolist()
+    # NumPy is for many: what an evaluation has is looked at sooner one by one.
+    if np.isfinite(numbers).all() if numbers.size > FEW else all(map(math.isfinite, numbers.flat)):
+        return listed
     if numbers.ndim > 1:
         return [_numbers_to_json(row) for row in numbers]
-    return [number_to_json(x) for x in numbers.tolist()]
+    return [number_to_json(x) for x in listed]
 
 
 def _ints(numbers: Any) -> IntArray:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fractopt.compact import compact
 from fractopt.durable import create_file, sync_directory, write_all
 from fractopt.foreign import read_file
 from fractopt.text import clipped, printable
@@ -45,16 +46,12 @@ class ArchiveError(Exception):
 _START = re.compile(rb"([0-9a-f]{8}) ([1-9][0-9]{0,8}) ")
 
 
-_JSON = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
-
-
 def encode_line(record: Mapping[str, Any]) -> bytes:
     return _framed(_encode(record))
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:
-    # ASCII only: a message may hold what is no UTF-8, such as the surrogates of a strange file name.
-    return _JSON.encode(record).encode("ascii")
+    return compact(record).encode("ascii")
 
 
 def _framed(body: bytes) -> bytes:

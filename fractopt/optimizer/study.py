@@ -124,6 +124,7 @@ class Study:
         self._next_id = 0
         self._step = 0
         self._keys: dict[tuple[int, ...], int] = {}  # of every point asked -> the trial that has it
+        self._key_of: dict[int, tuple[int, ...]] = {}  # of the points just numbered
         self._waiting: dict[int, list[int]] = {}  # running trial -> repeats that get its outcome
         self._unanswered: dict[int, int] = {}  # repeat -> the told trial whose outcome it gets
         self._repeats: set[int] = set()
@@ -366,12 +367,13 @@ class Study:
         new: dict[tuple[int, ...], int] = {}
         of = []
         for offset, unit in enumerate(event.unit.tolist()):
-            key = self.space.key(unit)
+            key = self._key_of[first + offset] = self.space.key(unit)
             known = self._keys.get(key)
             of.append(new.setdefault(key, first + offset) if known is None else known)
         ids = np.arange(first, first + len(event.unit), dtype=np.int64)
         originals = np.array(of, np.int64)
-        return replace(event, ids=ids, of=np.where(originals == ids, -1, originals))
+        of_others = np.where(originals == ids, -1, originals)
+        return Asked(event.unit, event.node, event.slot, ids, of_others, event.kind)
 
     def _answer_repeats(self) -> None:
         for number, original in list(self._unanswered.items()):
@@ -435,7 +437,8 @@ class Study:
             if event.kind.is_replicate:
                 self._replicated.append(trial)
             if trial.unit is not None:
-                self._keys.setdefault(self.space.key(trial.unit), number)
+                self._keys.setdefault(self._key_of.get(number) or self.space.key(trial.unit), number)
+        self._key_of.clear()
         if event.kind is Kind.SEARCH:
             self._step += 1
             self.optimizer.apply(event)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
+from fractopt.compact import compact
 from fractopt.parallel.lease import LEASE_S
 from fractopt.space import Value
 from fractopt.text import clipped, masked_bytes, printable
@@ -243,7 +244,7 @@ def encode(message: Message) -> bytes:
         record["outcome"] = message.outcome.to_json()
     if isinstance(message, Progress) and message.loss is not None:
         record["loss"] = number_to_json(message.loss)
-    line = _ENCODER.encode(record).encode() + b"\n"
+    line = compact(record).encode() + b"\n"
     if len(line) > MAX_BYTES:
         raise ValueError(f"a {message.type} message of {len(line)} bytes is longer than {MAX_BYTES}")
     return line
@@ -293,5 +294,4 @@ def _finite(text: str) -> float:
 
 
 # Made once: a message is a matter of microseconds.
-_ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
