@@ -54,7 +54,7 @@ class Decisions:
 
         Only where they would wait for it noticeably: what is decided later knows more results.
         """
-        if self._last_s <= max(AHEAD_S, self._noticed_s()):
+        if self._last_s <= AHEAD_S or self._last_s <= self._noticed_s():
             return []
         return self.ask(workers // AHEAD - ready, workers)
 

@@ -16,8 +16,6 @@ import numpy as np
 
 from fractopt.space import FloatArray, IntArray, Value
 
-FEW = 8  # numbers
-
 
 class Status(StrEnum):
     """How an evaluation ended for good."""
@@ -483,7 +481,7 @@ def number_to_json(number: float) -> float | str:
 def _numbers_to_json(numbers: FloatArray) -> Any:
     listed = numbers.tolist()
     # NumPy is for many: what an evaluation has is looked at sooner one by one.
-    if np.isfinite(numbers).all() if numbers.size > FEW else all(map(math.isfinite, numbers.flat)):
+    if np.isfinite(numbers).all() if numbers.size > 8 else all(map(math.isfinite, numbers.flat)):
         return listed
     if numbers.ndim > 1:
         return [_numbers_to_json(row) for row in numbers]

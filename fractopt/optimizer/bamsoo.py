@@ -112,11 +112,7 @@ class BaMSOO:
             return event
         if self.tree.has_value(int(event.node[0])):  # an imagined one, which the sweep chose
             return event
-        if not self.evidence.has_model:
-            return self.evidence.fit()
-        if self.evidence.fit_is_due:
-            return Lengthy(self.evidence.fitting(), lambda: self._judged(event))
-        return self._judged(event)
+        return self.evidence.fitted_before(lambda: self._judged(event))
 
     def apply(self, event: Event) -> None:
         self.soo.apply(event)

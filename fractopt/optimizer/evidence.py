@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fractopt.optimizer.base import Lengthy
 from fractopt.space import FloatArray, IntArray, Space
 from fractopt.surrogate.features import Features
 from fractopt.surrogate.gp import Hyperparameters
 from fractopt.surrogate.kernel import KERNELS
 from fractopt.surrogate.model import Choice, Model, choose, constants, from_constants
 from fractopt.surrogate.transform import WARPS
-from fractopt.trial import Asked, Event, Fitted, Kind, Observed, Told
+from fractopt.trial import Asked, Event, Fitted, Kind, Observed, Recorded, Told
 
 # Up to here one posterior of everything; beyond, posteriors of what is near (see `near`).
 MOST_EXACT, NEAREST = 1000, 256
@@ -99,6 +100,12 @@ class Evidence:
     def has_model(self) -> bool:
         """Whether there was a fit, and its model can take all outcomes: logarithms are of positive ones."""
         return self.choice is not None and not self._has_no_logarithm
+
+    def fitted_before(self, decide: Callable[[], Recorded]) -> Recorded | Lengthy:
+        """What `decide` decides from the model; or the fit that comes before, where one is due."""
+        if not self.has_model:
+            return self.fit()
+        return Lengthy(self.fitting(), decide) if self.fit_is_due else decide()
 
     def fit(self) -> Fitted:
         """The event of a fit to all outcomes; changes nothing."""

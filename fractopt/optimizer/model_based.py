@@ -78,8 +78,7 @@ class Belief:
 
     def holds(self, points: FloatArray) -> BoolArray:
         """Which of the points (n, d) are in the box (n,)."""
-        inside: BoolArray = np.all((points >= self.lower) & (points <= self.upper), axis=1)
-        return inside
+        return _inside(points, self.lower, self.upper)
 
     def believing(self, point: FloatArray) -> Belief:
         """With the point (d,) believed as well."""
@@ -134,11 +133,7 @@ class ModelBased(abc.ABC):
             return None  # wait for what is running; exhausted when nothing is
         if len(evidence) < self._initial or not evidence.has_value:
             return self._designed(n)
-        if not evidence.has_model:
-            return evidence.fit()
-        if evidence.fit_is_due:
-            return Lengthy(evidence.fitting(), lambda: self._proposed(n, rng))
-        return self._proposed(n, rng)
+        return evidence.fitted_before(lambda: self._proposed(n, rng))
 
     def apply(self, event: Event) -> None:
         self.evidence.apply(event)
@@ -169,12 +164,11 @@ class ModelBased(abc.ABC):
                 if point is None:
                     break
                 found = Proposal(point, -math.inf, self.leaf(point))
-            proposal = found
-            chosen.append(proposal)
-            taken.add(self.space.key(proposal.point))
+            chosen.append(found)
+            taken.add(self.space.key(found.point))
             if len(chosen) < n:
-                point = proposal.point[np.newaxis, :]
-                beliefs = [b.believing(proposal.point) if b.holds(point)[0] else b for b in beliefs]
+                unit = found.point[np.newaxis, :]
+                beliefs = [b.believing(found.point) if b.holds(unit)[0] else b for b in beliefs]
         if not chosen:
             # Only known points were found: one of them is asked, and answered from what is known, so
             # that a search that cannot find anything new comes to its end.
@@ -195,7 +189,7 @@ class ModelBased(abc.ABC):
             model, nearest = evidence.near(place)
             unit = evidence.unit[nearest]
             lower, upper = evidence.features.enclosing(np.vstack([unit, place]))
-            near = pending[((pending >= lower) & (pending <= upper)).all(axis=1)]
+            near = pending[_inside(pending, lower, upper)]
             if len(near) > NEAREST:
                 # A smaller box: the nearest ones by the largest coordinate are, ties aside, all in it.
                 snapped = evidence.features.snapped(np.vstack([near, place]))
@@ -216,6 +210,11 @@ class ModelBased(abc.ABC):
             if key not in taken and not self.evidence.is_known(key):
                 return point
         return None
+
+
+def _inside(points: FloatArray, lower: FloatArray, upper: FloatArray) -> BoolArray:
+    inside: BoolArray = np.all((points >= lower) & (points <= upper), axis=1)
+    return inside
 
 
 def _belief(

@@ -44,7 +44,7 @@ from fractopt.trial import (
 )
 
 # Begins a computation that somebody else makes.
-Beside: TypeAlias = Callable[[Callable[[], Recorded]], Future[Recorded]]
+Begin: TypeAlias = Callable[[Callable[[], Recorded]], Future[Recorded]]
 
 # A budget for "as long as there is something to propose".
 UNBOUNDED = 2**53
@@ -124,7 +124,6 @@ class Study:
         self._next_id = 0
         self._step = 0
         self._keys: dict[tuple[int, ...], int] = {}  # of every point asked -> the trial that has it
-        self._key_of: dict[int, tuple[int, ...]] = {}  # of the points just numbered
         self._waiting: dict[int, list[int]] = {}  # running trial -> repeats that get its outcome
         self._unanswered: dict[int, int] = {}  # repeat -> the told trial whose outcome it gets
         self._repeats: set[int] = set()
@@ -133,7 +132,7 @@ class Study:
 
     # --- asking and telling
 
-    def ask(self, n: int = 1, beside: Beside | None = None) -> tuple[Trial, ...]:
+    def ask(self, n: int = 1, beside: Begin | None = None) -> tuple[Trial, ...]:
         """What can be decided now, at most `n` trials; none where results must come in first.
 
         A decision that takes long, such as a fit, is waited for, unless `beside` begins it: the search then
@@ -283,7 +282,7 @@ class Study:
         assert self._plan is not None
         return self._plan.replicates - (len(self._replicated) - self._replicated_before)
 
-    def _search(self, room: int, beside: Beside | None) -> Recorded | None:
+    def _search(self, room: int, beside: Begin | None) -> Recorded | None:
         """The next event of the search, None where results must come in first."""
         if self._only_repeats():
             stop = Stopped(f"exhausted: the last {self._repeats_in_a_row} points were all known")
@@ -325,7 +324,7 @@ class Study:
         )
         return self._one(kind, np.array(self._trials[number].unit), number)
 
-    def _decide(self, room: int, beside: Beside | None) -> Recorded | None:
+    def _decide(self, room: int, beside: Begin | None) -> Recorded | None:
         # The anchors go out first, one an event: the first trials of the run.
         position = len(self._trials)
         if position < len(self._anchors) and self._step == 0:
@@ -336,7 +335,7 @@ class Study:
             self._under_way = None  # an older one, if any
         return self._number(event) if isinstance(event, Asked) else event
 
-    def _lengthy(self, decision: Lengthy, beside: Beside | None) -> Recorded:
+    def _lengthy(self, decision: Lengthy, beside: Begin | None) -> Recorded:
         """The event of a lengthy decision; or what is decided meanwhile, where one is under way."""
         if self._under_way is None:
             if beside is None:
@@ -367,13 +366,12 @@ class Study:
         new: dict[tuple[int, ...], int] = {}
         of = []
         for offset, unit in enumerate(event.unit.tolist()):
-            key = self._key_of[first + offset] = self.space.key(unit)
+            key = self.space.key(unit)
             known = self._keys.get(key)
             of.append(new.setdefault(key, first + offset) if known is None else known)
         ids = np.arange(first, first + len(event.unit), dtype=np.int64)
         originals = np.array(of, np.int64)
-        of_others = np.where(originals == ids, -1, originals)
-        return Asked(event.unit, event.node, event.slot, ids, of_others, event.kind)
+        return replace(event, ids=ids, of=np.where(originals == ids, -1, originals))
 
     def _answer_repeats(self) -> None:
         for number, original in list(self._unanswered.items()):
@@ -437,8 +435,7 @@ class Study:
             if event.kind.is_replicate:
                 self._replicated.append(trial)
             if trial.unit is not None:
-                self._keys.setdefault(self._key_of.get(number) or self.space.key(trial.unit), number)
-        self._key_of.clear()
+                self._keys.setdefault(self.space.key(trial.unit), number)
         if event.kind is Kind.SEARCH:
             self._step += 1
             self.optimizer.apply(event)
